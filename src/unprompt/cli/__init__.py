@@ -1,0 +1,65 @@
+"""The command line. Bodies parse, call and print; what they call is imported when they run, so that help is instant."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+import click
+
+from unprompt.errors import UnpromptError
+
+
+class _Group(click.Group):
+    """Turns what is the input's or the machine's fault into one line and exit status 1; bugs keep their traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UnpromptError as error:
+            raise click.ClickException(str(error)) from error
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of our output has gone: nothing is left to say, nor anyone to say it to
+            sys.exit(1)
+        except OSError as error:
+            raise click.ClickException(_os_error(error)) from error
+
+
+def _os_error(error: OSError) -> str:
+    name = f"{error.filename}: " if error.filename else ""
+    return f"{name}{error.strerror or error}"
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="unprompt")
+@click.option("-v", "--verbose", count=True, help="Log what is done; -vv logs everything.")
+def main(verbose: int) -> None:
+    """Which prompt made this picture?
+
+    Build a library of pictures and their prompts once, then ask it about any picture:
+
+    \b
+      unprompt build ~/pictures --library my.library
+      unprompt query photo.png --library my.library -k 5
+    """
+    level = (logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)]
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+
+
+def _add_commands() -> None:
+    from unprompt.cli import build, library, query, vocabulary
+
+    for command in (
+        build.build,
+        build.add,
+        build.remove,
+        query.query,
+        vocabulary.vocabulary,
+        library.info,
+        library.verify,
+    ):
+        main.add_command(command)
+
+
+_add_commands()

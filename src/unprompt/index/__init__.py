@@ -1,0 +1,1 @@
+"""The library: a folder of shards, FAISS indexes and a vocabulary, described by one manifest."""

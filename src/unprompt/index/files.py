@@ -1,0 +1,49 @@
+"""Durable file writing: a reader sees a whole file or none, whatever happens to the writer."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY = ".tmp"
+"""The suffix of a file that is being written; what ends so may be deleted by the next writer."""
+
+
+def sha256_file(path: Path) -> str:
+    """Returns the sha256 of a file's bytes as 64 hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_folder(folder: Path) -> None:
+    """Makes renames inside `folder` durable. A no-op where folders cannot be opened (Windows)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_durably(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """Writes a file under a temporary name, flushes it to disk, then renames it to `path`.
+
+    Raises:
+        OSError: the disk is full or the folder cannot be written; `path` is as it was before.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    temporary.replace(path)
+    sync_folder(path.parent)

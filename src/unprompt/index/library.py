@@ -1,0 +1,180 @@
+"""A library opened for reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from unprompt.errors import LibraryError
+from unprompt.index.commit import current
+from unprompt.index.files import sha256_file
+from unprompt.index.manifest import Manifest
+from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_table, table_records
+from unprompt.index.vector_index import VectorIndex
+from unprompt.index.vocabulary import EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
+from unprompt.types import Embeddings, Record
+
+PROMPTS_FILE = "prompts.parquet"
+SKIPPED_FILE = "skipped.jsonl"
+
+_HASH_AT_OPEN = 128 << 20
+_CACHED_TABLES = 64
+
+
+class Library:
+    """A library opened for reading; nothing that it does changes the folder.
+
+    Opening checks the manifest and that every file is there and has its size. An index, table or vocabulary is also
+    checked against its sha256 when it is first loaded, up to 128 MiB; `verify` checks all of them whatever their size.
+    """
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+        self._table = lru_cache(maxsize=_CACHED_TABLES)(self._read_table)
+
+    @classmethod
+    def open(cls, path: Path | str) -> Library:
+        """Opens the library in folder `path`.
+
+        Raises:
+            LibraryError: there is none, its build has not finished, or a file is missing or has another size than
+                the manifest says; the message names the file.
+        """
+        root = Path(path)
+        library = cls(root, Manifest.read(root))
+        for name, info in library.manifest.files.items():
+            file = current(root, name, library.manifest)
+            size = file.stat().st_size if file.is_file() else -1
+            if size != info.bytes:
+                found = f"has {size} bytes, the manifest says {info.bytes}" if size >= 0 else "is missing"
+                raise LibraryError(f"{file} {found}; restore it or build the library again")
+        rows = sum(shard.rows for shard in library.manifest.shards if shard.series == PICTURES.name)
+        indexed = library.manifest.indexes.get("image")
+        if indexed is not None and indexed.rows != rows:
+            raise LibraryError(f"{root / indexed.file} has {indexed.rows} rows, the shards {rows}; build again")
+        return library
+
+    def __len__(self) -> int:
+        """Rows of the image index: pictures."""
+        return self.manifest.counts.get("pictures", 0)
+
+    @property
+    def dim(self) -> int:
+        return self.manifest.encoder.dim
+
+    @cached_property
+    def image_index(self) -> VectorIndex | None:
+        """The index over pictures, None when the library has none."""
+        return self._index("image")
+
+    @cached_property
+    def prompt_index(self) -> VectorIndex | None:
+        """The index over distinct prompts, None when the library has none."""
+        return self._index("text")
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """The fragments; empty when none were added."""
+        if FRAGMENTS_FILE not in self.manifest.files:
+            return Vocabulary.empty(self.dim)
+        return Vocabulary.read(self._checked(FRAGMENTS_FILE), self._checked(EMBEDDINGS_FILE), self.dim)
+
+    def records(self, rows: Sequence[int]) -> list[Record]:
+        """Returns the records of rows of the image index.
+
+        Raises:
+            IndexError: a row is not in the library.
+        """
+        shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
+        ends = np.cumsum([shard.rows for shard in shards])
+        found = []
+        for row in rows:
+            if not 0 <= row < len(self):
+                raise IndexError(f"row {row} is not in a library of {len(self)} pictures")
+            at = int(np.searchsorted(ends, row, side="right"))
+            start = int(ends[at]) - shards[at].rows
+            found += table_records(self._table(PICTURES.table_file(shards[at].number)).slice(row - start, 1))
+        return found
+
+    def prompts(self, rows: Sequence[int]) -> list[tuple[str, int]]:
+        """Returns (prompt, count) of rows of the prompt index."""
+        table = self._prompts
+        return [(table.column("prompt")[row].as_py(), table.column("count")[row].as_py()) for row in rows]
+
+    def arrays(self, series: Series, array: str) -> Iterator[Embeddings]:
+        """Iterates the stored embeddings of one series, a shard at a time, as (N, dim) float32."""
+        for shard in self.manifest.shards:
+            if shard.series == series.name:
+                yield as_embeddings(read_array(self._file(series.array_file(array, shard.number)), self.dim))
+
+    def tables(self, series: Series, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
+        """Iterates the tables of one series, a shard at a time."""
+        for shard in self.manifest.shards:
+            if shard.series == series.name:
+                yield read_table(self._file(series.table_file(shard.number)), columns)
+
+    def verify(self) -> list[str]:
+        """Checks every checksum, row count and index against the manifest. Returns one line a fault; none is sound."""
+        faults = []
+        for name, info in self.manifest.files.items():
+            path = self._file(name)
+            if not path.is_file():
+                faults.append(f"{name}: missing")
+            elif sha256_file(path) != info.sha256:
+                faults.append(f"{name}: its sha256 is not the manifest's")
+        return faults or self._verify_rows()
+
+    def _verify_rows(self) -> list[str]:
+        faults = []
+        for shard in self.manifest.shards:
+            series = SERIES[shard.series]
+            found = {name: len(read_array(self._file(series.array_file(name, shard.number)), self.dim))
+                     for name in series.arrays}  # fmt: skip
+            found[series.table] = self._table(series.table_file(shard.number)).num_rows
+            faults += [
+                f"{name} {shard.number:04d}: {rows} rows, the manifest says {shard.rows}"
+                for name, rows in found.items()
+                if rows != shard.rows
+            ]
+        for name, info in self.manifest.indexes.items():
+            index = self._index(name)
+            if index is not None and (len(index), index.dim) != (info.rows, self.dim):
+                faults.append(f"{info.file}: {len(index)} rows of {index.dim}, expected {info.rows} of {self.dim}")
+        if len(self.vocabulary) != self.manifest.counts.get("fragments", 0):
+            faults.append(f"{FRAGMENTS_FILE}: {len(self.vocabulary)} fragments, the manifest says otherwise")
+        return faults
+
+    @cached_property
+    def _prompts(self) -> pa.Table:
+        return read_table(self._checked(PROMPTS_FILE)).combine_chunks()
+
+    def _index(self, name: str) -> VectorIndex | None:
+        info = self.manifest.indexes.get(name)
+        if info is None:
+            return None
+        index = VectorIndex.read(self._checked(info.file), info.factory, info.parameters)
+        if (len(index), index.dim) != (info.rows, self.dim):
+            raise LibraryError(
+                f"{self.path / info.file} has {len(index)} rows of {index.dim} dimensions, the manifest says "
+                f"{info.rows} of {self.dim}; build the library again"
+            )
+        return index
+
+    def _read_table(self, name: str) -> pa.Table:
+        return read_table(self._checked(name))
+
+    def _file(self, name: str) -> Path:
+        return current(self.path, name, self.manifest)
+
+    def _checked(self, name: str) -> Path:
+        path, info = self._file(name), self.manifest.files.get(name)
+        if info is None:
+            raise LibraryError(f"the manifest of {self.path} does not list {name}; build the library again")
+        if info.bytes <= _HASH_AT_OPEN and sha256_file(path) != info.sha256:
+            raise LibraryError(f"{path} was changed: its sha256 is not the manifest's; restore it or build again")
+        return path

@@ -1,0 +1,30 @@
+"""Fixtures that several test folders share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fakes import FakeEncoder, colour_folder
+
+from unprompt.builders.build import build_library
+from unprompt.types import Entry, Picture
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+@pytest.fixture
+def entries(tmp_path: Path) -> list[Entry]:
+    """Forty colour pictures with their prompts."""
+    return [Entry(prompt, Picture(str(path))) for path, prompt in colour_folder(tmp_path / "pictures", 40)]
+
+
+@pytest.fixture
+def library_path(tmp_path: Path, entries: list[Entry], encoder: FakeEncoder) -> Path:
+    """A library of the forty pictures in three shards."""
+    path = tmp_path / "my.library"
+    build_library([entries], path, encoder, shard_size=16, batch_size=8, workers=0)
+    return path
