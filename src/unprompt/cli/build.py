@@ -153,7 +153,7 @@ def _build(
             workers=workers,
             progress=progress,
         )
-    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else _describe(report))
+    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else describe(report))
 
 
 def _source_options(
@@ -179,7 +179,7 @@ def _source_options(
     return SourceOptions(image_column, prompt_column, filters)
 
 
-def _describe(report: BuildReport) -> str:
+def describe(report: BuildReport) -> str:
     """The report for people, a fact a line."""
     rate = report.pictures / report.encoding_seconds if report.encoding_seconds else 0.0
     lines = [f"{report.library}: {report.bytes / 1e6:.1f} MB, built in {report.seconds:.1f} s"]
