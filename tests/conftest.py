@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+# Two threads, set before torch is first imported: more of them fight over the cores of a small machine.
+os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
 from fakes import FakeEncoder, colour_folder
