@@ -2,8 +2,8 @@
 
     python benchmarks/build.py SOURCE [--encoder starter] [--limit 1000] [--rounds 3] [--threads 2] [--workers 2]
 
-The build does everything: listing, reading, hashing, decoding in worker processes, encoding pictures and prompts, writing
-shards, building both indexes, checksums. The bare encoder gets the same pictures as arrays that lie in memory, in
+The build does everything: listing, reading, hashing, decoding in worker processes, encoding pictures and prompts,
+writing shards, building both indexes, checksums. The bare encoder gets the same pictures as arrays in memory, in
 batches of the same size. A ratio of 1 means that the encoder never waited.
 """
 
@@ -19,7 +19,7 @@ from statistics import median
 
 from unprompt import build_library, load_encoder, open_source
 from unprompt.builders.build import BATCH_SIZE
-from unprompt.pictures import PictureError, open_picture, read_bytes
+from unprompt.pictures.opening import PictureError, open_picture, read_bytes
 from unprompt.types import Encoder, Entry, Pixels
 
 

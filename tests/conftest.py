@@ -9,8 +9,8 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
-from fakes import FakeEncoder, colour_folder
 
+from fakes import FakeEncoder, colour_folder
 from unprompt.builders.build import build_library
 from unprompt.types import Entry, Picture
 

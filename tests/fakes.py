@@ -49,10 +49,10 @@ class FakePreprocess:
 
 
 class FakeEncoder:
-    """A text is the sum of its words' vectors; a picture is its nearest palette colour's word, plus a little of its pixels.
+    """A text is the sum of its words' vectors; a picture is its nearest palette colour's word, and some of its pixels.
 
-    So a red picture is near the text "red", and two red pictures differ slightly. ``images_encoded`` and ``texts_encoded``
-    count what went through, for tests of "embed once".
+    So a red picture is near the text "red", and two red pictures differ slightly. ``images_encoded`` and
+    ``texts_encoded`` count what went through, for tests of "embed once".
     """
 
     def __init__(self, dim: int = 32, salt: str = "") -> None:

@@ -16,15 +16,7 @@ ROOT = Path(unprompt.__file__).parent
 HEAVY = ("torch", "faiss", "transformers", "open_clip", "pyarrow", "sentence_transformers")
 
 # A package may import those of lower layers and itself; siblings in one layer do not import each other.
-LAYERS = [
-    {"cli"},
-    {"search", "builders"},
-    {"index", "encoders"},
-    {"recorded", "pictures", "picture_texts", "comfyui"},
-    {"types", "errors"},
-]
-# `recorded` and its helpers read a picture's own metadata for builders and search alike.
-HELPERS = {"recorded", "pictures", "picture_texts", "comfyui", "errors", "types"}
+LAYERS = [{"cli"}, {"search", "builders"}, {"index", "encoders"}, {"pictures"}, {"types", "errors"}]
 
 
 def layer(name: str) -> int:
@@ -60,9 +52,7 @@ FILES = sorted(
 def test_imports_point_downward(path: Path) -> None:
     here = part_of(path)
     for there in imports_of(path):
-        if there == here or (here in HELPERS and there in HELPERS):
-            continue
-        assert layer(there) > layer(here), f"{path.relative_to(ROOT)} imports unprompt.{there}"
+        assert there == here or layer(there) > layer(here), f"{path.relative_to(ROOT)} imports unprompt.{there}"
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))

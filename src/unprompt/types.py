@@ -88,7 +88,7 @@ METADATA_KEYS = {
     "negative_prompt": str,
     "timestamp": str,
 }
-"""The metadata that has a column of its own in a library, and its type. Width and height are the picture's, in pixels."""
+"""The metadata that has a column of its own in a library, and its type. Width and height are in pixels."""
 
 
 class Source(Protocol):

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
-from fakes import FakeEncoder, colour_folder, colour_picture
 
+from fakes import FakeEncoder, colour_folder, colour_picture
 from unprompt.cli import main
 from unprompt.index.library import Library
 

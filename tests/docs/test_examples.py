@@ -1,7 +1,7 @@
 """Every example in README.md and docs/ is run: console blocks as commands, python blocks as doctests, on real weights.
 
-They share one folder, in which the pictures that the examples speak of are made first, and run in the order in which they
-stand; so a page may query the library that its own first lines built.
+The examples of a page share one folder, in which the pictures that they speak of are made first, and run in the order
+in which they stand; so a page may query the library that its own first lines built.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from fakes import colour_folder, colour_picture
 
 ROOT = Path(__file__).parents[2]

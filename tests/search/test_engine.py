@@ -16,7 +16,7 @@ from fakes import FakeEncoder, colour_picture
 from tiny_library import write_library
 from unprompt.errors import LibraryError, QueryError
 from unprompt.index.library import Library
-from unprompt.pictures import PictureError
+from unprompt.pictures.opening import PictureError
 from unprompt.search.engine import Engine
 from unprompt.search.results import QueryResult
 from unprompt.types import Candidate, Fragment

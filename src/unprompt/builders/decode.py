@@ -18,7 +18,7 @@ import numpy as np
 
 from unprompt.builders.identity import Ids, contains, picture_id, prompt_id
 from unprompt.errors import SourceError
-from unprompt.pictures import PictureError, open_picture, read_bytes
+from unprompt.pictures.opening import PictureError, open_picture, read_bytes
 from unprompt.types import Entry, Pixels, Preprocess, Skipped
 
 _TASK_ENTRIES = 8

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from unprompt.pictures import PictureError
+    from unprompt.pictures.opening import PictureError
     from unprompt.search.inputs import QueryImage
     from unprompt.search.results import QueryResult
     from unprompt.types import Preprocess
@@ -90,7 +90,7 @@ class OpenedPictures:
         self.failed = 0
 
     def __iter__(self) -> Iterator[QueryImage]:
-        from unprompt.pictures import PictureError
+        from unprompt.pictures.opening import PictureError
         from unprompt.search.inputs import decode_query_image, load_query_image
 
         for name in self._paths():
@@ -103,7 +103,7 @@ class OpenedPictures:
                 self._warn(error)
 
     def _paths(self) -> Iterator[str]:
-        from unprompt.pictures import MISSING, PictureError
+        from unprompt.pictures.opening import MISSING, PictureError
 
         for name in self.names:
             if name == "-" or not Path(name).is_dir():
@@ -123,7 +123,7 @@ class OpenedPictures:
 
 def find_pictures(folder: str) -> list[str]:
     """The pictures in a folder and its subfolders, by name, without hidden ones; links to folders are not followed."""
-    from unprompt.pictures import PICTURE_SUFFIXES
+    from unprompt.pictures.opening import PICTURE_SUFFIXES
 
     found = []
     for parent, folders, names in os.walk(folder):
@@ -137,7 +137,7 @@ def find_pictures(folder: str) -> list[str]:
 
 
 def _read_standard_input() -> bytes:
-    from unprompt.pictures import MAX_BYTES, TOO_LARGE, PictureError
+    from unprompt.pictures.opening import MAX_BYTES, TOO_LARGE, PictureError
 
     data = sys.stdin.buffer.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:

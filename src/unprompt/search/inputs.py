@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from unprompt.encoders.preprocessing import to_rgb
 from unprompt.errors import QueryError
-from unprompt.pictures import open_picture, read_bytes
+from unprompt.pictures.opening import open_picture, read_bytes, to_rgb
 from unprompt.types import Picture, Pixels, Preprocess
 
 
@@ -89,7 +88,7 @@ def iterate_images(images: ImageLike | Iterable[ImageLike]) -> Iterator[ImageLik
 
 
 def _recorded(source: bytes | Image.Image) -> str | None:
-    from unprompt.recorded import read_recorded_prompt
+    from unprompt.pictures.recorded import read_recorded_prompt
 
     found = read_recorded_prompt(source)
     return found.prompt if found else None

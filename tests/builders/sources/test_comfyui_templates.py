@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 
 from unprompt.builders.sources import open_source
-from unprompt.comfyui import read_generation
-from unprompt.comfyui.graph import read_graph
 from unprompt.errors import SourceError
+from unprompt.pictures.comfyui import read_generation
+from unprompt.pictures.comfyui.graph import read_graph
 from unprompt.types import Entry, Skipped
 
 

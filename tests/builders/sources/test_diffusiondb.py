@@ -18,7 +18,7 @@ from PIL import Image
 from unprompt.builders.sources import DiffusionFilters, SourceOptions, open_source
 from unprompt.builders.sources.diffusiondb_table import MetadataTable
 from unprompt.errors import SourceError
-from unprompt.pictures import open_picture, read_bytes
+from unprompt.pictures.opening import open_picture, read_bytes
 from unprompt.types import Entry, Skipped
 
 ROW = {"p": "a castle", "se": 1050684640, "c": 7.0, "st": 50, "sa": "k_lms"}

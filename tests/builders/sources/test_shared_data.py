@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from unprompt.builders.sources import open_source
-from unprompt.pictures import open_picture, read_bytes
+from unprompt.pictures.opening import open_picture, read_bytes
 from unprompt.types import Entry
 
 SHARED = Path(__file__).parents[4] / "shared"

@@ -22,7 +22,7 @@ from unprompt.builders.sources.common import (
     is_picture,
 )
 from unprompt.errors import SourceError
-from unprompt.pictures import UNREADABLE
+from unprompt.pictures.opening import UNREADABLE
 from unprompt.types import Entry, Picture, Skipped
 
 SPEC = "comfyui-templates"
@@ -78,7 +78,7 @@ class ComfyUITemplatesSource:
             yield self._read(name, about)
 
     def _read(self, name: str, about: Mapping[str, Any]) -> Entry | Skipped:
-        from unprompt.comfyui import read_generation
+        from unprompt.pictures.comfyui import read_generation
 
         picture = Picture(str(self._pictures[name][0]))
         problem = _other_task(about) or ("shows several pictures" if len(self._pictures[name]) > 1 else "")

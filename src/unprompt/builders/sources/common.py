@@ -9,7 +9,7 @@ from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
-from unprompt.pictures import MISSING, PICTURE_SUFFIXES, UNREADABLE
+from unprompt.pictures.opening import MISSING, PICTURE_SUFFIXES, UNREADABLE
 from unprompt.types import METADATA_KEYS, Skipped
 
 NO_PROMPT = "no prompt"

@@ -31,7 +31,7 @@ from unprompt.builders.sources.common import (
 )
 from unprompt.builders.sources.options import DiffusionFilters
 from unprompt.errors import SourceError
-from unprompt.pictures import MISSING, UNREADABLE, PictureError, read_bytes, read_size
+from unprompt.pictures.opening import MISSING, UNREADABLE, PictureError, read_bytes, read_size
 from unprompt.types import Entry, Picture, Skipped
 
 _PART = re.compile(r"part-(\d{6})(?:\.zip)?", re.IGNORECASE)

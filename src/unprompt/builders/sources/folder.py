@@ -8,7 +8,7 @@ from pathlib import Path
 from unprompt.builders.sources.common import NO_PROMPT, clean_prompt, decode_text, walk_pictures
 from unprompt.builders.sources.metadata import recorded_entry
 from unprompt.errors import SourceError
-from unprompt.pictures import UNREADABLE
+from unprompt.pictures.opening import UNREADABLE
 from unprompt.types import Entry, Picture, Skipped
 
 MAX_SIDECAR = 2**20

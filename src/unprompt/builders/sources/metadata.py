@@ -7,7 +7,7 @@ from pathlib import Path
 
 from unprompt.builders.sources.common import NO_PROMPT, clean_metadata, clean_prompt, is_picture, walk_pictures
 from unprompt.errors import SourceError
-from unprompt.pictures import PictureError
+from unprompt.pictures.opening import PictureError
 from unprompt.types import Entry, Picture, Skipped
 
 
@@ -28,8 +28,8 @@ class MetadataSource:
 
 def recorded_entry(picture: Picture) -> Entry | Skipped:
     """The entry of a picture that carries its own prompt, else why there is none."""
-    from unprompt.picture_texts import read_texts
-    from unprompt.recorded import parse_texts
+    from unprompt.pictures.recorded import parse_texts
+    from unprompt.pictures.texts import read_texts
 
     try:
         texts = read_texts(picture)

@@ -26,7 +26,7 @@ from unprompt.builders.sources.tables import (
     read_rows,
 )
 from unprompt.errors import SourceError
-from unprompt.pictures import MISSING
+from unprompt.pictures.opening import MISSING
 from unprompt.types import Entry, Picture, Skipped
 
 TABLE_STEMS = ("pairs", "metadata", "captions", "prompts", "labels")

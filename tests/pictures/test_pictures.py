@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from unprompt import pictures
-from unprompt.pictures import PictureError, open_picture, read_bytes, read_size
+from unprompt.pictures import opening as pictures
+from unprompt.pictures.opening import PictureError, open_picture, read_bytes, read_size
 from unprompt.types import Picture
 
 ANYWHERE = Picture("a.png")

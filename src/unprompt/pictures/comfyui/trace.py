@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from unprompt.comfyui.graph import BYPASSED, MUTED, Graph, Node, read_graph, upstream
+from unprompt.pictures.comfyui.graph import BYPASSED, MUTED, Graph, Node, read_graph, upstream
 
 _MEDIA_INPUTS = ("LoadImage", "LoadVideo", "LoadAudio", "LoadLatent", "VAEEncode", "VHS_Load", "ImageFromURL")
 _SAVES = ("SaveImage", "Image Save", "ImageSaver", "SaveAnimated", "PreviewImage")

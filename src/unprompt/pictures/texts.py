@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from PIL import Image
 
-from unprompt.pictures import open_image, open_stream
+from unprompt.pictures.opening import open_image, open_stream
 from unprompt.types import Picture
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"

@@ -1,11 +1,11 @@
 """The prompt a picture carries in its own metadata, whichever program wrote it.
 
 AUTOMATIC1111, Fooocus, InvokeAI and NovelAI are parsed by the ``sd-parsers`` library, ComfyUI's node graph by
-`unprompt.comfyui` (``sd-parsers`` 0.6 needs both of its chunks, and strings the texts of all samplers together). Two
-more things are done here instead of by ``sd-parsers`` 0.6: the text is taken out of the picture by
-`unprompt.picture_texts` (its extractors decode all pixels of a PNG, and remember the last JPEG by a memory address that
-the next picture can have as well), and what it gives up on (no sampler named, "Negative prompt:" twice, a JSON with a
-key missing) is read by the plain rules at the end of this module.
+`unprompt.pictures.comfyui` (``sd-parsers`` 0.6 needs both of its chunks, and strings the texts of all samplers
+together). Two more things are done here instead of by ``sd-parsers`` 0.6: the text is taken out of the picture by
+`unprompt.pictures.texts` (its extractors decode all pixels of a PNG, and remember the last JPEG by a memory address
+that the next picture can have as well), and what it gives up on (no sampler named, "Negative prompt:" twice, a JSON with
+a key missing) is read by the plain rules at the end of this module.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def read_recorded_prompt(source: str | Path | bytes | Picture | Image.Image) -> 
     Returns:
         The prompt, or None when there is none; a picture that is broken or missing has none either.
     """
-    from unprompt.picture_texts import read_texts
+    from unprompt.pictures.texts import read_texts
 
     try:
         texts = read_texts(source)
@@ -102,7 +102,7 @@ def parse_texts(texts: Mapping[str, str]) -> RecordedPrompt | None:
 def _read_comfyui(texts: Mapping[str, str]) -> RecordedPrompt | None:
     if not {"prompt", "workflow"} & set(texts):
         return None
-    from unprompt.comfyui import read_generation
+    from unprompt.pictures.comfyui import read_generation
 
     for key in ("prompt", "workflow"):  # the first is what was executed, the second what stood on the screen
         if key not in texts:

@@ -145,7 +145,7 @@ def open_picture(picture: Picture, data: bytes) -> Image.Image:
             warnings.simplefilter("ignore")  # of damaged tags: what matters of them is raised
             image.load()
             upright = _upright(image)
-            return _cut(_to_rgb(upright), picture)
+            return _cut(to_rgb(upright), picture)
     except PictureError:
         raise
     except Image.DecompressionBombError as error:
@@ -184,7 +184,10 @@ def _upright(image: Image.Image) -> Image.Image:
         return image
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any Pillow mode as 8-bit RGB: transparency is laid on white, deeper greys are scaled, not clipped."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
     if image.mode.startswith("I") or image.mode == "F":
         return _grey_to_rgb(np.asarray(image), full=65535.0 if image.mode.startswith("I;16") else None)
     if image.has_transparency_data:

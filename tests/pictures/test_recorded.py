@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from unprompt.picture_texts import decode_user_comment
-from unprompt.recorded import RecordedPrompt, parse_texts, read_recorded_prompt
+from unprompt.pictures.recorded import RecordedPrompt, parse_texts, read_recorded_prompt
+from unprompt.pictures.texts import decode_user_comment
 
 A1111 = (
     "a fox, (oil painting:1.2)\nby candlelight\nNegative prompt: blurry, text\n"

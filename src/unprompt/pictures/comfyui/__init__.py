@@ -6,6 +6,6 @@ positive conditioning back to the text. Notes, negative prompts and unconnected 
 
 from __future__ import annotations
 
-from unprompt.comfyui.trace import Generation, read_generation
+from unprompt.pictures.comfyui.trace import Generation, read_generation
 
 __all__ = ["Generation", "read_generation"]
