@@ -4,8 +4,8 @@ AUTOMATIC1111, Fooocus, InvokeAI and NovelAI are parsed by the ``sd-parsers`` li
 `unprompt.pictures.comfyui` (``sd-parsers`` 0.6 needs both of its chunks, and strings the texts of all samplers
 together). Two more things are done here instead of by ``sd-parsers`` 0.6: the text is taken out of the picture by
 `unprompt.pictures.texts` (its extractors decode all pixels of a PNG, and remember the last JPEG by a memory address
-that the next picture can have as well), and what it gives up on (no sampler named, "Negative prompt:" twice, a JSON with
-a key missing) is read by the plain rules at the end of this module.
+that the next picture can have as well), and what it gives up on (no sampler named, "Negative prompt:" twice, a JSON
+with a key missing) is read by the plain rules at the end of this module.
 """
 
 from __future__ import annotations
