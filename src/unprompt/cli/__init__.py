@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
@@ -20,8 +21,9 @@ class _Group(click.Group):
         except UnpromptError as error:
             raise click.ClickException(str(error)) from error
         except BrokenPipeError:
-            sys.stderr.close()  # the reader of our output has gone: nothing is left to say, nor anyone to say it to
-            sys.exit(1)
+            # The reader has gone, as with `| head`: drop what is buffered, and end with the status of SIGPIPE.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
         except OSError as error:
             raise click.ClickException(_os_error(error)) from error
 

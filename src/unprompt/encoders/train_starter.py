@@ -17,6 +17,7 @@ import torch
 from unprompt.encoders import starter_backbone
 from unprompt.encoders.memory_head import MemoryHead, save_memory_head
 from unprompt.encoders.minilm import TextTower
+from unprompt.encoders.starter_backbone import StarterBackbone
 from unprompt.encoders.training import open_domain
 from unprompt.encoders.training.build import INPUTS, SIDE, Recipe, TextSide, embed, train_head
 from unprompt.encoders.training.data import Example, load_examples
@@ -66,7 +67,8 @@ def run(data: Path, prompts: Path, out: Path, cache: Path, recipe: Recipe, split
     features = cached_features(examples, (*INPUTS, "logits"), preprocessing, cache)
     encode = TextTower.load().encode
     texts = TextSide(encode, open_domain.class_names(), open_domain.load_prompts(prompts))
-    head, curve = train_head(examples, features, texts, recipe, preprocessing)
+    class_rows = StarterBackbone.load().network.classifier.weight
+    head, curve = train_head(examples, features, class_rows, texts, recipe, preprocessing)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_memory_head(head, out)
     measured = measure(head, examples, features, encode, split, recipe.splits)
