@@ -65,6 +65,7 @@ def decode(
     # Never fork: a forked worker would inherit torch's threads and the library's lock.
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload([__name__])
     with ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(preprocess, known)) as pool:
         feed = _Feed(pool, entries, ahead=workers * _TASKS_AHEAD)
         try:

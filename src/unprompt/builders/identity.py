@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from unprompt.types import Entry
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 ID_DIGITS = 20
 

@@ -90,16 +90,20 @@ class Library:
         Raises:
             IndexError: a row is not in the library.
         """
+        wanted = np.asarray(rows, dtype=np.int64)
+        outside = wanted[(wanted < 0) | (wanted >= len(self))]
+        if outside.size:
+            raise IndexError(f"row {outside[0]} is not in a library of {len(self)} pictures")
         shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
         ends = np.cumsum([shard.rows for shard in shards])
-        found = []
-        for row in rows:
-            if not 0 <= row < len(self):
-                raise IndexError(f"row {row} is not in a library of {len(self)} pictures")
-            at = int(np.searchsorted(ends, row, side="right"))
-            start = int(ends[at]) - shards[at].rows
-            found += table_records(self._table(PICTURES.table_file(shards[at].number)).slice(row - start, 1))
-        return found
+        holders = np.searchsorted(ends, wanted, side="right")
+        found: dict[int, Record] = {}
+        for at in np.unique(holders):
+            inside = np.unique(wanted[holders == at])
+            table = self._table(PICTURES.table_file(shards[at].number))
+            records = table_records(table.take(inside - (ends[at] - shards[at].rows)))
+            found |= dict(zip(inside.tolist(), records, strict=True))
+        return [found[row] for row in wanted.tolist()]
 
     def prompts(self, rows: Sequence[int]) -> list[tuple[str, int]]:
         """Returns (prompt, count) of rows of the prompt index."""
