@@ -115,7 +115,7 @@ def _outcome(item: Decoded | Skipped, known: KnownRows) -> Decoded | Skipped | N
     uri = picture.uri if picture else ""
     claim = known.claim(item.id, uri)
     if claim == "duplicate":
-        return Skipped(uri or item.entry.prompt, "duplicate", "the same picture and prompt came before")
+        return Skipped(uri or item.entry.prompt, "duplicate", "the same came before, from another place")
     return None if claim == "known" else item
 
 

@@ -45,7 +45,7 @@ def test_tables(tmp_path: Path) -> None:
     assert counted(read(tmp_path / "a.csv")) == [("a cat, black", 2), ("a dog", 1)]
     assert read(tmp_path / "a.tsv") == [Entry("a cat", None, {"source": "here"})]
     items = read(tmp_path / "a.jsonl")
-    assert items[0] == Entry("a cat", None, {"id": "x"})
+    assert items[0] == Entry("a cat", None, {"source": "a.jsonl", "id": "x"})
     assert [item.reason for item in items[1:]] == ["bad row", "bad row", "no prompt"]
 
 
@@ -88,3 +88,16 @@ def test_counts_agree_with_a_counter(prompts: list[str]) -> None:
         path = Path(folder) / "p.jsonl"
         path.write_text("".join(json.dumps({"prompt": prompt}) + "\n" for prompt in ["x", *prompts]), encoding="utf-8")
         assert counted(read(path)) == list(Counter(["x", *cleaned]).items())
+
+
+def test_a_prompt_of_two_lists_is_counted_in_both(tmp_path: Path) -> None:
+    from fakes import FakeEncoder
+    from unprompt.builders.build import build_library
+    from unprompt.index.library import Library
+
+    (tmp_path / "a.txt").write_text("a cat\na cat\n")
+    (tmp_path / "b.txt").write_text("a dog\na cat\n")
+    sources = [open_source(str(tmp_path / name)) for name in ("a.txt", "b.txt")]
+    for _ in range(2):  # built twice, counted once
+        build_library(sources, tmp_path / "l", FakeEncoder(), workers=0)
+        assert Library.open(tmp_path / "l").prompts([0, 1]) == [("a cat", 3), ("a dog", 1)]

@@ -68,7 +68,7 @@ class PromptsSource:
         try:
             for line in read_lines(self.path):
                 if prompt := clean_prompt(line):
-                    yield Entry(prompt)
+                    yield Entry(prompt, None, {"source": self.path.name})
         except OSError as error:
             raise SourceError(f"{self.path} cannot be read: {error.strerror or error}") from error
 
@@ -84,7 +84,8 @@ class PromptsSource:
         score = metadata.get("prompt_nsfw")
         if self._nsfw_limit is not None and score is not None and score > self._nsfw_limit:
             return Skipped(uri, FILTER_PROMPT_NSFW, f"{score:g} is over {self._nsfw_limit:g}")
-        return Entry(prompt, None, metadata)
+        # Counts are kept by source: a prompt that two lists hold is counted in both.
+        return Entry(prompt, None, {"source": self.path.name, **metadata})
 
 
 def _hash(prompt: str) -> int:

@@ -1,0 +1,203 @@
+"""The memory head of `starter`: what a picture shows and whose style it has are recognised, then said in text space.
+
+Entities (artists, outfits, modifiers) are remembered as prototypes in a space where pictures of one entity lie together
+whatever they show: linear discriminant analysis with the within-entity covariance shrunk, as speaker recognition does
+it (Prince and Elder, "Probabilistic Linear Discriminant Analysis", 2007). The weighted text values of the likely groups
+and entities make the answer; for pictures unlike any remembered one, ImageNet classes make it instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from unprompt.encoders.preprocessing import Preprocessing
+from unprompt.errors import EncoderError
+
+MEMORY_FORMAT = "unprompt-starter-memory/1"
+CLASSES = 1000
+CLASS_MAP_SHARE = 0.2
+FLOAT32 = ("input_mean", "input_scale")
+"""Statistics of the inputs, whose range float16 does not hold."""
+
+
+@dataclass(frozen=True)
+class MemoryConfig:
+    """What the head reads and how much it remembers.
+
+    Attributes:
+        inputs: names of raw features, concatenated in this order (see `StarterBackbone.features`).
+        input_dim: D, the sum of their widths.
+        groups: G, what a picture may show: subjects of each training set.
+        families: M, sets of groups and of entities that occur together.
+        entities: K, what is remembered.
+        width: d, of the space of prototypes.
+        dim: width of the output.
+        pooled: width of the features that the backbone's classifier reads, which are among the inputs.
+        preprocessing: `Preprocessing.to_dict`; None stands for the backbone's own.
+
+    """
+
+    inputs: tuple[str, ...]
+    input_dim: int
+    groups: int
+    families: int
+    entities: int
+    width: int
+    dim: int = 384
+    pooled: int = 1280
+    preprocessing: Mapping[str, Any] | None = None
+
+    @property
+    def classes(self) -> bool:
+        """Whether ImageNet logits are read besides the inputs: always."""
+        return True
+
+    def to_json(self) -> str:
+        """One line of JSON, as it stands in the weights file."""
+        return json.dumps({"format": MEMORY_FORMAT, **asdict(self)}, sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> MemoryConfig:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            EncoderError: it is of another format, or a key is missing or unknown.
+
+        """
+        try:
+            values = json.loads(text)
+            if values.pop("format", None) != MEMORY_FORMAT:
+                raise EncoderError(f"the head's weights are not of format {MEMORY_FORMAT!r}: install unprompt again")
+            values["inputs"] = tuple(values["inputs"])
+            if values.get("preprocessing") is not None:
+                Preprocessing.from_dict(values["preprocessing"])
+            return cls(**values)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise EncoderError(f"the head's configuration is not valid ({error}): install unprompt again") from None
+
+
+class MemoryHead(nn.Module):
+    """Raw features -> groups, entities -> their text values, or class names -> rows of norm 1."""
+
+    input_mean: Tensor
+    input_scale: Tensor
+    group_weight: Tensor
+    group_bias: Tensor
+    group_family: Tensor
+    group_values: Tensor
+    group_shift: Tensor
+    projection: Tensor
+    prototypes: Tensor
+    entity_bias: Tensor
+    entity_family: Tensor
+    entity_values: Tensor
+    sharpness: Tensor
+    family_weight: Tensor
+    class_values: Tensor
+    class_temperature: Tensor
+    class_map: Tensor
+    pooled_mean: Tensor
+    generic: Tensor
+    gate_centre: Tensor
+    gate_energy: Tensor
+    gate_slope: Tensor
+
+    def __init__(self, config: MemoryConfig) -> None:
+        super().__init__()
+        self.config = c = config
+        shapes = {
+            "input_mean": (c.input_dim,),
+            "input_scale": (c.input_dim,),
+            "group_weight": (c.groups, c.input_dim),
+            "group_bias": (c.groups,),
+            "group_family": (c.groups, c.families),
+            "group_values": (c.groups, c.dim),
+            "group_shift": (c.groups, c.width),
+            "projection": (c.width, c.input_dim),
+            "prototypes": (c.entities, c.width),
+            "entity_bias": (c.entities,),
+            "entity_family": (c.entities, c.families),
+            "entity_values": (c.entities, c.dim),
+            "sharpness": (),
+            "family_weight": (),
+            "class_values": (CLASSES, c.dim),
+            "class_temperature": (),
+            "class_map": (c.dim, c.pooled),
+            "pooled_mean": (c.pooled,),
+            "generic": (c.dim,),
+            "gate_centre": (c.groups,),
+            "gate_energy": (),
+            "gate_slope": (),
+        }
+        for name, shape in shapes.items():
+            self.register_parameter(name, nn.Parameter(torch.zeros(shape)))
+
+    def forward(self, features: Mapping[str, Tensor]) -> Tensor:
+        """Maps raw features, each (N, width) float32, to (N, dim) float32 of norm 1."""
+        x = self.standardise(features)  # (N, D)
+        groups = self.groups(x)  # (N, G)
+        scores = self.scores(x, groups)  # (N, K)
+        known = self.speak(scores, groups)  # (N, dim)
+        trust = self.trust(x, groups, scores)  # (N, 1)
+        return F.normalize(trust * known + (1 - trust) * self.imagine(features["logits"], features["pooled"]), dim=1)
+
+    def standardise(self, features: Mapping[str, Tensor]) -> Tensor:
+        """The concatenated inputs, covariances by their signed root, at mean 0 and scale 1: (N, D)."""
+        rooted = [signed_root(features[n]) if n.endswith(".cov") else features[n] for n in self.config.inputs]
+        return (torch.cat(rooted, dim=1) - self.input_mean) * self.input_scale
+
+    def groups(self, x: Tensor) -> Tensor:
+        """How likely the picture shows what each group shows: (N, D) -> (N, G) probabilities."""
+        return F.linear(x, self.group_weight, self.group_bias).softmax(dim=1)
+
+    def place(self, x: Tensor, groups: Tensor) -> Tensor:
+        """The picture in the space of prototypes, what it shows subtracted: (N, d) rows of norm 1."""
+        return F.normalize(F.linear(x, self.projection) - groups @ self.group_shift, dim=1)
+
+    def scores(self, x: Tensor, groups: Tensor) -> Tensor:
+        """The cosine with every prototype: (N, K)."""
+        return self.place(x, groups) @ self.prototypes.T
+
+    def speak(self, scores: Tensor, groups: Tensor) -> Tensor:
+        """The text value of the likely groups and entities: (N, K), (N, G) -> (N, dim) rows of norm 1."""
+        family = (groups @ self.group_family) @ self.entity_family.T  # (N, K)
+        logits = scores * self.sharpness + self.entity_bias + self.family_weight * (family + 1e-4).log()
+        return F.normalize(groups @ self.group_values + logits.softmax(dim=1) @ self.entity_values, dim=1)
+
+    def trust(self, x: Tensor, groups: Tensor, scores: Tensor) -> Tensor:
+        """How far the memory is believed, (N, 1): less where no prototype is near or the inputs are unusual."""
+        energy = x.square().mean(dim=1)  # (N,)
+        margin = scores.amax(dim=1) - groups @ self.gate_centre - self.gate_energy * energy
+        return (margin * self.gate_slope).sigmoid()[:, None]
+
+    def imagine(self, logits: Tensor, pooled: Tensor) -> Tensor:
+        """What ImageNet classes say, about a generic prompt: (N, 1000), (N, 1280) -> (N, dim) rows of norm 1.
+
+        The likely classes speak, and so does the direction of the pooled features, through a map from the classifier's
+        weight rows to the classes' values: it also tells classes apart that the picture merely resembles.
+        """
+        likely = (logits / self.class_temperature).softmax(dim=1) @ self.class_values  # (N, dim)
+        direction = F.normalize(pooled - self.pooled_mean, dim=1)
+        alike = F.normalize(direction @ self.class_map.T, dim=1)  # (N, dim)
+        return F.normalize(likely + CLASS_MAP_SHARE * alike + self.generic, dim=1)
+
+
+def signed_root(x: Tensor) -> Tensor:
+    """sign(x) sqrt(|x|), which tames the tails of covariances (Perronnin et al., 2010)."""
+    return x.sign() * x.abs().sqrt()
+
+
+def save_memory_head(head: MemoryHead, path: Path) -> None:
+    """Writes the head as float16 safetensors, `FLOAT32` apart."""
+    tensors = {n: t if n in FLOAT32 else t.half() for n, t in head.state_dict().items()}
+    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(contiguous, path, metadata={"config": head.config.to_json()})
