@@ -12,8 +12,8 @@ from PIL import Image
 from torch.nn import functional as F
 
 from unprompt.encoders import starter_backbone
-from unprompt.encoders.memory_head import MemoryConfig, MemoryHead, save_memory_head
-from unprompt.encoders.starter_head import load_head
+from unprompt.encoders.memory_head import MemoryConfig, MemoryHead
+from unprompt.encoders.starter_head import load_head, save_head
 from unprompt.encoders.training import build, discriminant, values
 from unprompt.encoders.training.build import Recipe, TextSide
 from unprompt.encoders.training.data import SETS, Example, load_examples, prompt_group, split_of
@@ -205,7 +205,7 @@ def test_memory_head_survives_its_file(
     trained: MemoryHead, styled: tuple[list[Example], torch.Tensor], tmp_path: Path
 ) -> None:
     path = tmp_path / "head.safetensors"
-    save_memory_head(trained, path)
+    save_head(trained, path)
     loaded, backbone = load_head(path)
     assert backbone == {}
     assert loaded.config == trained.config

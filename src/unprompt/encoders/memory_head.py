@@ -11,11 +11,9 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -194,10 +192,3 @@ class MemoryHead(nn.Module):
 def signed_root(x: Tensor) -> Tensor:
     """sign(x) sqrt(|x|), which tames the tails of covariances (Perronnin et al., 2010)."""
     return x.sign() * x.abs().sqrt()
-
-
-def save_memory_head(head: MemoryHead, path: Path) -> None:
-    """Writes the head as float16 safetensors, `FLOAT32` apart."""
-    tensors = {n: t if n in FLOAT32 else t.half() for n, t in head.state_dict().items()}
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, path, metadata={"config": head.config.to_json()})

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from unprompt.encoders import minilm, starter_backbone
 from unprompt.encoders.efficientnet_lite import from_state_dict
+from unprompt.encoders.memory_head import MemoryHead
 from unprompt.encoders.parallel import map_side_by_side
 from unprompt.encoders.preprocessing import Preprocessing, stack_pixels
 from unprompt.encoders.starter_backbone import GPU_MICRO_BATCH, MICRO_BATCH, StarterBackbone
-from unprompt.encoders.starter_head import Head, load_head
+from unprompt.encoders.starter_head import load_head
 from unprompt.encoders.weights_check import sha256_of
 from unprompt.errors import EncoderError
 from unprompt.types import Embeddings, Pixels
@@ -31,7 +32,7 @@ class StarterEncoder:
 
     name = "starter"
 
-    def __init__(self, backbone: StarterBackbone, head: Head, sha256s: Sequence[str]) -> None:
+    def __init__(self, backbone: StarterBackbone, head: MemoryHead, sha256s: Sequence[str]) -> None:
         self.device = backbone.device
         self.dim = head.config.dim
         values = head.config.preprocessing

@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from unprompt.encoders import starter_backbone
-from unprompt.encoders.memory_head import MemoryHead, save_memory_head
+from unprompt.encoders.memory_head import MemoryHead
 from unprompt.encoders.minilm import TextTower
 from unprompt.encoders.starter_backbone import StarterBackbone
-from unprompt.encoders.starter_head import load_head
+from unprompt.encoders.starter_head import load_head, save_head
 from unprompt.encoders.training import open_domain
 from unprompt.encoders.training.build import INPUTS, SIDE, Recipe, TextSide, embed, train_head
 from unprompt.encoders.training.data import Example, load_examples
@@ -71,9 +71,8 @@ def run(data: Path, prompts: Path, out: Path, cache: Path, recipe: Recipe, split
     class_rows = StarterBackbone.load().network.classifier.weight
     head, curve = train_head(examples, features, class_rows, texts, recipe, preprocessing)
     out.parent.mkdir(parents=True, exist_ok=True)
-    save_memory_head(head, out)
+    save_head(head, out)
     saved, _ = load_head(out)  # What is measured is what is shipped, rounded to float16.
-    assert isinstance(saved, MemoryHead)
     measured = measure(saved, examples, features, encode, split, recipe.splits)
     counts = Counter(f"{e.set} {e.split}" for e in examples)
     return {"recipe": recipe.to_dict(), "pictures": dict(counts), "loss": curve, split: measured}
