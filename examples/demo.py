@@ -13,7 +13,7 @@ from pathlib import Path
 from unprompt import Engine, Library, add_fragments, build_library, load_encoder, open_source, read_fragments
 from unprompt.cli.build import describe
 from unprompt.cli.progress import progress_bar
-from unprompt.cli.query_output import format_result, printable
+from unprompt.cli.query_output import format_result, shorten
 from unprompt.types import Entry, Skipped
 
 LIBRARY = Path("demo.library")
@@ -54,7 +54,7 @@ def main() -> None:
     engine = Engine(Library.open(LIBRARY), encoder)
     pictures = [entry.picture.path for entry in queries if entry.picture]
     for entry, result in zip(queries, engine.query(pictures, k=5), strict=True):
-        print(f"\ntrue prompt: {printable(entry.prompt)}\n{format_result(result)}", end="")
+        print(f"\ntrue prompt: {shorten(entry.prompt, 400)}\n{format_result(result)}", end="")
     print(f"\nYour turn: .venv/bin/unprompt query PICTURE --library {LIBRARY}")
 
 

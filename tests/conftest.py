@@ -9,10 +9,15 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from fakes import FakeEncoder, colour_folder
 from unprompt.builders.build import build_library
 from unprompt.types import Entry, Picture
+
+# The same examples every time, and no verdict on how fast the machine happens to be.
+settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("project")
 
 
 @pytest.fixture

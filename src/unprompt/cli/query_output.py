@@ -21,6 +21,11 @@ def printable(text: str) -> str:
     return " ".join("".join(char if char.isprintable() else " " for char in text).split())
 
 
+def shorten(text: str, width: int) -> str:
+    """The beginning of a long text, on one line."""
+    return textwrap.shorten(printable(text), width, placeholder=" ...")
+
+
 def _lines(result: QueryResult) -> Iterator[str]:
     yield printable(result.image)
     if result.recorded is not None:
@@ -36,10 +41,10 @@ def _lines(result: QueryResult) -> Iterator[str]:
         for rank, prompt in enumerate(result.prompts, start=1):
             yield from _scored(prompt.score, f"{prompt.prompt} [{prompt.source}]", rank)
     if result.neighbours:
-        yield "  neighbours (cosine)"
+        yield "  neighbours (cosine; long prompts cut)"
         for neighbour in result.neighbours:
             hit = neighbour.hit
-            yield from _scored(hit.score, f"{neighbour.record.prompt} [{hit.id}]", hit.rank)
+            yield from _scored(hit.score, f"{shorten(neighbour.record.prompt, 120)} [{hit.id}]", hit.rank)
     for kind, found in result.fragments.items():
         yield f"  {printable(kind)} (cosine)"
         for rank, (fragment, score) in enumerate(found, start=1):
@@ -64,4 +69,4 @@ def _wrapped(start: str, text: str) -> Iterator[str]:
 
 def _short(part: Part) -> str:
     """The part's words; of the prompt, which stands whole above, its beginning."""
-    return textwrap.shorten(printable(part.text), 40, placeholder=" ...") if part.kind == "prompt" else part.text
+    return shorten(part.text, 40) if part.kind == "prompt" else part.text
