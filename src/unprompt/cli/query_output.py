@@ -41,7 +41,7 @@ def _lines(result: QueryResult) -> Iterator[str]:
         for rank, prompt in enumerate(result.prompts, start=1):
             yield from _scored(prompt.score, f"{prompt.prompt} [{prompt.source}]", rank)
     if result.neighbours:
-        yield "  neighbours (cosine; long prompts cut)"
+        yield "  neighbours (cosine)"
         for neighbour in result.neighbours:
             hit = neighbour.hit
             yield from _scored(hit.score, f"{shorten(neighbour.record.prompt, 120)} [{hit.id}]", hit.rank)
