@@ -28,11 +28,13 @@ $(VENV)/bin/python:
 
 # clip-interrogator is installed for its lists of terms alone: it is never imported, so its own dependencies are not needed.
 $(VENV)/.setup: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV): about 2 GB, a minute or more"
 	$(PIP) install -e '.[cpu,demo]'
 	$(PIP) install --no-deps clip-interrogator==0.6.0
 	touch $@
 
 $(VENV)/.setup-dev: pyproject.toml | $(VENV)/bin/python
+	@echo "installing into $(VENV): about 2 GB, a minute or more"
 	$(PIP) install -e '.[dev,demo]'
 	$(PIP) install --no-deps clip-interrogator==0.6.0
 	touch $@
