@@ -90,7 +90,7 @@ def test_no_more_fragments_than_the_limit() -> None:
 
 
 def test_a_full_prompt_takes_only_what_fits() -> None:
-    start = " ".join(["red"] * (MAX_WORDS - 1))
+    start = " ".join(f"word{i}" for i in range(MAX_WORDS - 1))  # all different, so that one more word weighs something
     fragments = pool(medium=["oil painting"], flavor=["sunset"])
     assert compose_one("oil painting", start, pool(medium=["oil painting"])).prompt == start
     assert compose_one("oil painting sunset", start, fragments).prompt == f"{start}, sunset"

@@ -13,8 +13,12 @@ from unprompt.types import Candidate, Embeddings, Fragment, Part
 
 MAX_FRAGMENTS = 6
 MAX_WORDS = 75
-MIN_GAIN = 0.01
-"""How much a fragment must add to the cosine with the picture; less is noise of the encoder rather than evidence."""
+MIN_GAIN = 0.02
+"""How much a fragment must add to the cosine with the picture; less is noise of the encoder rather than evidence.
+
+With `starter`, 63,669 prompts and 111,892 fragments, a step of 0.01 brought 22 of 49 pictures of the open domain nearer
+to their true prompt and took 20 away from it; one of 0.02 brought 16 nearer and took 10 away.
+"""
 
 FRAGMENTS_PER_KIND = 5
 """How many of each kind's best fragments are tried."""
