@@ -2,18 +2,23 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
+import signal
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from fakes import FakeEncoder, colour_picture
+from fakes import FakeEncoder, FakePreprocess, colour_picture
 from unprompt.builders.build import build_library
 from unprompt.errors import LibraryError, SourceError
 from unprompt.index.library import Library
-from unprompt.types import Entry, Picture, Skipped
+from unprompt.types import Entry, Picture, Pixels, Skipped
 
 
 def files_of(root: Path) -> dict[str, bytes]:
@@ -218,3 +223,38 @@ def test_a_full_disk_while_committing_leaves_the_library_as_it_was(
     report = build_library([new], library_path, encoder, workers=0)
     assert (report.resumed, encoder.images_encoded) == (1, 0)
     assert (Library.open(library_path).verify(), len(Library.open(library_path))) == ([], 41)
+
+
+class DeadlyPreprocess(FakePreprocess):
+    """Kills its process at a picture of one pixel, as the system does when memory runs out."""
+
+    def __call__(self, image: Image.Image) -> Pixels:
+        if image.size == (1, 1):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(image)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGKILL is POSIX")
+def test_a_decoding_process_that_dies_is_one_line_and_the_build_resumes(tmp_path: Path, entries: list[Entry]) -> None:
+    Image.new("RGB", (1, 1)).save(tmp_path / "deadly.png")
+    source = [*entries, Entry("deadly", Picture(str(tmp_path / "deadly.png")))]
+    encoder = FakeEncoder()
+    encoder.preprocess = DeadlyPreprocess()
+    with pytest.raises(SourceError, match="a decoding process died; run the build again"):
+        build_library([source], tmp_path / "l", encoder, shard_size=4, workers=1)
+    report = build_library([source], tmp_path / "l", FakeEncoder(), shard_size=4, workers=1)
+    assert report.pictures + report.known == 41
+    assert Library.open(tmp_path / "l").verify() == []
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_source_that_breaks_half_way_is_its_own_error(tmp_path: Path, entries: list[Entry], workers: int) -> None:
+    def breaking() -> Iterator[Entry]:
+        yield from entries[:20]
+        raise SourceError("the archive ends here")
+
+    with pytest.raises(SourceError, match="the archive ends here"):
+        build_library([breaking()], tmp_path / "l", FakeEncoder(), shard_size=8, workers=workers)
+    report = build_library([entries], tmp_path / "l", FakeEncoder(), shard_size=8, workers=workers)
+    assert report.resumed in (8, 16)
+    assert Library.open(tmp_path / "l").verify() == []
