@@ -14,8 +14,9 @@ from torch.nn import functional as F
 from unprompt.encoders import starter_backbone
 from unprompt.encoders.memory_head import MemoryConfig, MemoryHead
 from unprompt.encoders.starter_head import load_head, save_head
-from unprompt.encoders.training import build, discriminant, values
+from unprompt.encoders.training import build, discriminant, gate, naming, values
 from unprompt.encoders.training.build import Recipe, TextSide
+from unprompt.encoders.training.curve import draw
 from unprompt.encoders.training.data import SETS, Example, load_examples, prompt_group, split_of
 from unprompt.encoders.training.evaluate import bootstrap, evaluate, hits_at
 from unprompt.encoders.training.factors import factorise
@@ -182,10 +183,14 @@ def trained(styled: tuple[list[Example], torch.Tensor]) -> MemoryHead:
         discriminant=discriminant.Discriminant(width=24, damping=0.1, entity_shrinkage=0.1),
         schedule=values.Schedule(epochs=10, batch_size=64, lr=2e-2),
     )
+    watched: list[MemoryHead] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(build, "INPUTS", ("pooled",))
-        head, curve = build.train_head(examples, features, class_rows, texts, recipe, starter_backbone.PREPROCESSING)
-    assert curve[-1] < curve[0]
+        head, curve = build.train_head(
+            examples, features, class_rows, texts, recipe, starter_backbone.PREPROCESSING, watched.append
+        )
+    assert sum(curve[-5:]) < sum(curve[:5])
+    assert len(watched) == 11  # before the first epoch and after each of ten
     return head
 
 
@@ -219,3 +224,61 @@ def test_memory_head_refuses_a_broken_configuration() -> None:
     assert MemoryConfig.from_json(text) == MemoryConfig(("pooled",), 32, 4, 3, 60, 16)
     with pytest.raises(EncoderError, match="not valid"):
         MemoryConfig.from_json(text.replace("entities", "entitles"))
+
+
+def test_naming_finds_what_a_mixture_of_many_values_hides() -> None:
+    """200 names in 24 dimensions: the mean of the three likely ones lies near others, the turned query does not."""
+    generator = torch.Generator().manual_seed(0)
+    head = MemoryHead(MemoryConfig(("pooled",), 32, 4, 3, 200, 16, dim=DIM, pooled=32)).requires_grad_(False)
+    names = F.normalize(torch.randn(200, DIM, generator=generator) + 0.5 * torch.randn(DIM, generator=generator), dim=1)
+    groups = torch.randn(4, DIM, generator=generator)
+    naming.set_names(head, names, groups)
+    shown = torch.randint(200, (50, 3), generator=generator)
+    likely = torch.zeros(50, 200).scatter_(1, shown, torch.tensor([0.5, 0.3, 0.2]).expand(50, 3))
+    before = F.normalize(likely @ names, dim=1)
+    after = head.name(before, likely)
+
+    def found(queries: torch.Tensor) -> float:
+        best = (queries @ names.T).topk(3, dim=1).indices
+        return float((best[:, :, None] == shown[:, None, :]).any(dim=1).float().mean())
+
+    assert found(after) > found(before) + 0.1
+    assert torch.allclose(after.norm(dim=1), torch.ones(50), atol=1e-5)
+    assert (head.naming_metric @ (groups - groups.mean(dim=0)).T).abs().max() < 1e-3  # differences of groups are kept
+
+
+def test_entity_names_are_artists_or_what_follows_the_comma() -> None:
+    examples = [example("dog", "A B"), example("dog", "C D"), example("dog", "A B", "tr")]
+    examples.append(Example(SETS[2], Path("x.png"), "", "photo of a man, wool coat, belt", "", "", "train", "", ""))
+    assert naming.entity_names(examples, torch.arange(4), torch.tensor([1, 0, 1, 2])) == [
+        "C D",
+        "A B",
+        "wool coat, belt",
+    ]
+
+
+def test_the_gate_doubts_strange_texture_and_little_else() -> None:
+    """Pictures vary along 4 of 16 texture directions; strange ones along the others."""
+    generator = torch.Generator().manual_seed(0)
+    config = MemoryConfig(("pooled",), 24, 2, 3, 5, 16, dim=DIM, pooled=8, texture=16, usual=4)
+    head = MemoryHead(config).requires_grad_(False)
+    head.prototypes.copy_(F.normalize(torch.randn(5, 16, generator=generator), dim=1))
+    head.projection.copy_(torch.randn(16, 24, generator=generator))
+    spread = torch.full((24,), 0.1).index_fill_(0, torch.arange(8, 12), 3.0)
+    usual = torch.randn(600, 24, generator=generator) * spread
+    strange = usual[:100] + torch.randn(100, 24, generator=generator)
+    gate.set_texture(head, usual[:300], torch.arange(300) % 2, torch.ones(300))
+    norms = gate.measure_norms(head, usual[300:], [SETS[i % 4] for i in range(300)])
+    gate.set_gate(head, [SETS[0], SETS[0]], norms)
+
+    def trust(x: torch.Tensor) -> torch.Tensor:
+        groups = head.groups(x)
+        return head.trust(x, groups, head.scores(x, groups))
+
+    assert trust(usual[300:]).mean() > 0.75
+    assert trust(strange).mean() < 0.1
+
+
+def test_the_curve_wants_development_figures(tmp_path: Path) -> None:
+    with pytest.raises(EncoderError, match="train with --choose"):
+        draw({"loss": [1.0], "dev by epoch": []}, tmp_path / "curve.png")

@@ -3,7 +3,8 @@
 Entities (artists, outfits, modifiers) are remembered as prototypes in a space where pictures of one entity lie together
 whatever they show: linear discriminant analysis with the within-entity covariance shrunk, as speaker recognition does
 it (Prince and Elder, "Probabilistic Linear Discriminant Analysis", 2007). The weighted text values of the likely groups
-and entities make the answer; for pictures unlike any remembered one, ImageNet classes make it instead.
+and entities make a first answer, which a few steps then bring to where its cosines with the entities' names agree with
+how likely they are; for pictures unlike any remembered one, ImageNet classes make the answer instead.
 """
 
 from __future__ import annotations
@@ -20,10 +21,11 @@ from torch.nn import functional as F
 from unprompt.encoders.preprocessing import Preprocessing
 from unprompt.errors import EncoderError
 
-MEMORY_FORMAT = "unprompt-starter-memory/1"
+MEMORY_FORMAT = "unprompt-starter-memory/2"
 CLASSES = 1000
 CLASS_MAP_SHARE = 0.2
-FLOAT32 = ("input_mean", "input_scale")
+NAMING_STEPS, NAMING_RATE, NAMING_MOMENTUM, NAMING_SHARPNESS = 10, 0.5, 0.7, 30.0
+FLOAT32 = ("input_mean", "input_scale", "gate_mean", "gate_scale")
 """Statistics of the inputs, whose range float16 does not hold."""
 
 
@@ -40,6 +42,8 @@ class MemoryConfig:
         width: d, of the space of prototypes.
         dim: width of the output.
         pooled: width of the features that the backbone's classifier reads, which are among the inputs.
+        texture: T, how many of the inputs, after the first `pooled`, the gate looks at; their means and deviations.
+        usual: U < T, directions of them in which pictures of a group usually differ; 0 where T is.
         preprocessing: `Preprocessing.to_dict`; None stands for the backbone's own.
 
     """
@@ -52,6 +56,8 @@ class MemoryConfig:
     width: int
     dim: int = 384
     pooled: int = 1280
+    texture: int = 0
+    usual: int = 0
     preprocessing: Mapping[str, Any] | None = None
 
     @property
@@ -98,6 +104,8 @@ class MemoryHead(nn.Module):
     entity_bias: Tensor
     entity_family: Tensor
     entity_values: Tensor
+    entity_names: Tensor
+    naming_metric: Tensor
     sharpness: Tensor
     family_weight: Tensor
     class_values: Tensor
@@ -105,8 +113,11 @@ class MemoryHead(nn.Module):
     class_map: Tensor
     pooled_mean: Tensor
     generic: Tensor
-    gate_centre: Tensor
-    gate_energy: Tensor
+    gate_texture: Tensor
+    gate_usual: Tensor
+    gate_mean: Tensor
+    gate_scale: Tensor
+    gate_limit: Tensor
     gate_slope: Tensor
 
     def __init__(self, config: MemoryConfig) -> None:
@@ -125,6 +136,8 @@ class MemoryHead(nn.Module):
             "entity_bias": (c.entities,),
             "entity_family": (c.entities, c.families),
             "entity_values": (c.entities, c.dim),
+            "entity_names": (c.entities, c.dim),
+            "naming_metric": (c.dim, c.dim),
             "sharpness": (),
             "family_weight": (),
             "class_values": (CLASSES, c.dim),
@@ -132,8 +145,11 @@ class MemoryHead(nn.Module):
             "class_map": (c.dim, c.pooled),
             "pooled_mean": (c.pooled,),
             "generic": (c.dim,),
-            "gate_centre": (c.groups,),
-            "gate_energy": (),
+            "gate_texture": (c.groups, c.texture),
+            "gate_usual": (c.usual, c.texture),
+            "gate_mean": (c.groups, 2),
+            "gate_scale": (c.groups, 2),
+            "gate_limit": (c.groups,),
             "gate_slope": (),
         }
         for name, shape in shapes.items():
@@ -144,7 +160,8 @@ class MemoryHead(nn.Module):
         x = self.standardise(features)  # (N, D)
         groups = self.groups(x)  # (N, G)
         scores = self.scores(x, groups)  # (N, K)
-        known = self.speak(scores, groups)  # (N, dim)
+        likely = self.likely(scores, groups)  # (N, K)
+        known = self.name(self.speak(likely, groups), likely)  # (N, dim)
         trust = self.trust(x, groups, scores)  # (N, 1)
         return F.normalize(trust * known + (1 - trust) * self.imagine(features["logits"], features["pooled"]), dim=1)
 
@@ -165,17 +182,47 @@ class MemoryHead(nn.Module):
         """The cosine with every prototype: (N, K)."""
         return self.place(x, groups) @ self.prototypes.T
 
-    def speak(self, scores: Tensor, groups: Tensor) -> Tensor:
-        """The text value of the likely groups and entities: (N, K), (N, G) -> (N, dim) rows of norm 1."""
+    def likely(self, scores: Tensor, groups: Tensor) -> Tensor:
+        """How likely the picture is of each entity: (N, K), (N, G) -> (N, K) probabilities."""
         family = (groups @ self.group_family) @ self.entity_family.T  # (N, K)
         logits = scores * self.sharpness + self.entity_bias + self.family_weight * (family + 1e-4).log()
-        return F.normalize(groups @ self.group_values + logits.softmax(dim=1) @ self.entity_values, dim=1)
+        return logits.softmax(dim=1)
+
+    def speak(self, likely: Tensor, groups: Tensor) -> Tensor:
+        """The text value of the likely groups and entities: (N, K), (N, G) -> (N, dim) rows of norm 1."""
+        return F.normalize(groups @ self.group_values + likely @ self.entity_values, dim=1)
+
+    def name(self, query: Tensor, likely: Tensor) -> Tensor:
+        """Turns the query until names are as near to it as their entities are likely: (N, dim), (N, K) -> (N, dim).
+
+        A mixture of K > dim values also lies near names that none of them bears. This descends the cross-entropy
+        between `likely` and the softmax of the query's products with all names, by Nesterov's method in the metric of
+        the names' inverse covariance; what tells groups apart is held fast. Few steps: the start is worth keeping.
+        """
+        velocity = torch.zeros_like(query)
+        for _ in range(NAMING_STEPS):
+            ahead = query + NAMING_MOMENTUM * velocity
+            excess = (NAMING_SHARPNESS * (ahead @ self.entity_names.T)).softmax(dim=1) - likely  # (N, K)
+            velocity = NAMING_MOMENTUM * velocity - NAMING_RATE * (excess @ self.entity_names @ self.naming_metric)
+            query = query + velocity
+        return F.normalize(query, dim=1)
+
+    def strangeness(self, x: Tensor, groups: Tensor, scores: Tensor) -> Tensor:
+        """How unlike its groups a picture is, (N, 2): logarithm of the unusual part of its texture, far prototypes.
+
+        The unusual part is what the usual directions of difference leave of the distance from the groups' means: the
+        residual that tells novel pictures best (Wang et al., "ViM", 2022), which prototypes do not see.
+        """
+        c = self.config
+        texture = x[:, c.pooled : c.pooled + c.texture] - groups @ self.gate_texture  # (N, T)
+        rest = texture.square().sum(dim=1) - (texture @ self.gate_usual.T).square().sum(dim=1)  # (N,)
+        unusual = (rest / max(c.texture - c.usual, 1)).clamp(min=1e-6).log()
+        return torch.stack([unusual, -scores.amax(dim=1)], dim=1)
 
     def trust(self, x: Tensor, groups: Tensor, scores: Tensor) -> Tensor:
-        """How far the memory is believed, (N, 1): less where no prototype is near or the inputs are unusual."""
-        energy = x.square().mean(dim=1)  # (N,)
-        margin = scores.amax(dim=1) - groups @ self.gate_centre - self.gate_energy * energy
-        return (margin * self.gate_slope).sigmoid()[:, None]
+        """How far the memory is believed, (N, 1): less, the stranger the picture is for the groups it may be of."""
+        strange = (self.strangeness(x, groups, scores) - groups @ self.gate_mean) * (groups @ self.gate_scale)  # (N, 2)
+        return ((groups @ self.gate_limit - strange.sum(dim=1)) * self.gate_slope).sigmoid()[:, None]
 
     def imagine(self, logits: Tensor, pooled: Tensor) -> Tensor:
         """What ImageNet classes say, about a generic prompt: (N, 1000), (N, 1280) -> (N, dim) rows of norm 1.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import logging
 import sys
@@ -20,11 +21,13 @@ from unprompt.encoders.minilm import TextTower
 from unprompt.encoders.starter_backbone import StarterBackbone
 from unprompt.encoders.starter_head import load_head, save_head
 from unprompt.encoders.training import open_domain
-from unprompt.encoders.training.build import INPUTS, SIDE, Recipe, TextSide, embed, train_head
+from unprompt.encoders.training.build import INPUTS, SIDE, Recipe, TextSide, embed, standardised, train_head
 from unprompt.encoders.training.data import Example, load_examples
 from unprompt.encoders.training.evaluate import Texts, evaluate, to_json
 from unprompt.encoders.training.features import Features, cached_features
+from unprompt.encoders.training.gate import measure_norms
 from unprompt.errors import UnpromptError
+from unprompt.types import Embeddings
 
 EXISTING = click.Path(exists=True, path_type=Path)
 
@@ -66,16 +69,34 @@ def run(data: Path, prompts: Path, out: Path, cache: Path, recipe: Recipe, split
     examples = load_examples(data)
     preprocessing = dataclasses.replace(starter_backbone.PREPROCESSING, size=(SIDE, SIDE))
     features = cached_features(examples, (*INPUTS, "logits"), preprocessing, cache)
-    encode = TextTower.load().encode
+    tower = TextTower.load()
+    remembered = functools.cache(lambda texts: tower.encode(list(texts)))
+
+    def encode(texts: Sequence[str]) -> Embeddings:
+        return remembered(tuple(texts))
+
     texts = TextSide(encode, open_domain.class_names(), open_domain.load_prompts(prompts))
     class_rows = StarterBackbone.load().network.classifier.weight
-    head, curve = train_head(examples, features, class_rows, texts, recipe, preprocessing)
+    unseen = [i for i, e in enumerate(examples) if e.split == "dev"]
+    epochs: list[dict[str, object]] = []
+
+    def watch(head: MemoryHead) -> None:
+        queries = np.ascontiguousarray(embed(head, features, unseen).numpy())
+        epochs.append(to_json(evaluate(examples, queries, encode, "dev", recipe.splits)))
+
+    watched = {} if "dev" in recipe.splits else {"watch": watch}
+    head, curve = train_head(examples, features, class_rows, texts, recipe, preprocessing, **watched)
     out.parent.mkdir(parents=True, exist_ok=True)
     save_head(head, out)
     saved, _ = load_head(out)  # What is measured is what is shipped, rounded to float16.
     measured = measure(saved, examples, features, encode, split, recipe.splits)
     counts = Counter(f"{e.set} {e.split}" for e in examples)
-    return {"recipe": recipe.to_dict(), "pictures": dict(counts), "loss": curve, split: measured}
+    report = {"recipe": recipe.to_dict(), "pictures": dict(counts), "loss": curve, "dev by epoch": epochs}
+    if watched:
+        x = standardised(saved, features, torch.tensor(unseen))
+        norms = measure_norms(saved, x, [examples[i].set for i in unseen])
+        report["norms"] = {name: dataclasses.asdict(norm) for name, norm in norms.items()}
+    return {**report, split: measured}
 
 
 def measure(

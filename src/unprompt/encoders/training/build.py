@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from unprompt.encoders.memory_head import MemoryConfig, MemoryHead
 from unprompt.encoders.preprocessing import Preprocessing
-from unprompt.encoders.training import discriminant, open_domain, values
+from unprompt.encoders.training import discriminant, gate, naming, open_domain, values
 from unprompt.encoders.training.data import Example
 from unprompt.encoders.training.evaluate import GRID, Texts
 from unprompt.encoders.training.factors import Factors, factorise
@@ -41,6 +41,7 @@ class Recipe:
     splits: tuple[str, ...] = ("train", "dev")
     discriminant: discriminant.Discriminant = field(default_factory=discriminant.Discriminant)
     schedule: values.Schedule = field(default_factory=values.Schedule)
+    norms: Mapping[str, gate.Norm] = field(default_factory=lambda: dict(gate.NORMS))
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -74,6 +75,7 @@ def train_head(
     texts: TextSide,
     recipe: Recipe,
     preprocessing: Preprocessing,
+    watch: Callable[[MemoryHead], None] = lambda _: None,
 ) -> tuple[MemoryHead, list[float]]:
     """Fits the discriminants, remembers the pictures, trains the values, and sets what is said of unknown pictures.
 
@@ -84,9 +86,10 @@ def train_head(
         texts: the text side.
         recipe: see there.
         preprocessing: what the features were computed from; it goes with the weights.
+        watch: called with the head before the values are trained, and after each epoch.
 
     Returns:
-        The head, and the mean loss of each epoch.
+        The head, and the loss of each step.
 
     """
     torch.manual_seed(recipe.seed)
@@ -104,15 +107,18 @@ def train_head(
     with torch.no_grad():
         evidence = (rows, scores, head.groups(x))
     weights = torch.where(grid, 1.0, recipe.schedule.small_set_weight) * has_others
-    curve = _train_values(head, examples, factors, texts, evidence, weights, recipe)
     pooled = torch.from_numpy(features["pooled"][rows.numpy()].mean(axis=0, dtype=np.float32))
     open_domain.set_class_values(head, names, prompts, class_rows, pooled)
-    open_domain.set_gate(head, x, factors.group[rows], factors.group_sets)
+    gate.set_texture(head, x, factors.group[rows], counts)
+    gate.set_gate(head, factors.group_sets, recipe.norms)
+    del x
+    curve = _train_values(head, examples, factors, texts, evidence, weights, recipe, watch)
     return head.eval().requires_grad_(False), curve
 
 
 def empty_head(features: Features, factors: Factors, width: int, dim: int, preprocessing: Preprocessing) -> MemoryHead:
     """A head of the right shape, all zeros. See `train_head` and `MemoryConfig` for the arguments."""
+    texture = sum(features[name].shape[1] for name in INPUTS if name.endswith((".mean", ".std")))
     config = MemoryConfig(
         inputs=INPUTS,
         input_dim=sum(features[name].shape[1] for name in INPUTS),
@@ -122,6 +128,8 @@ def empty_head(features: Features, factors: Factors, width: int, dim: int, prepr
         width=width,
         dim=dim,
         pooled=features["pooled"].shape[1],
+        texture=texture,
+        usual=min(gate.USUAL, texture * 3 // 4),
         preprocessing=preprocessing.to_dict(),
     )
     return MemoryHead(config)
@@ -168,6 +176,7 @@ def _train_values(
     evidence: tuple[Tensor, Tensor, Tensor],
     weights: Tensor,
     recipe: Recipe,
+    watch: Callable[[MemoryHead], None],
 ) -> list[float]:
     """Embeds the training texts, and trains what is said."""
     prompts, fragments = bank(examples, recipe.splits)
@@ -175,5 +184,7 @@ def _train_values(
     targets = make_targets(examples, prompts, fragments, embeddings)
     firsts = {examples[i].prompt: i for i in reversed(evidence[0].tolist())}
     values.initialise_values(head, factors, torch.tensor([firsts[p] for p in prompts]), embeddings[0])
+    names = texts.tensor(naming.entity_names(examples, evidence[0], factors.entity))
+    naming.set_names(head, names, head.group_values)
     generator = torch.Generator().manual_seed(recipe.seed)
-    return values.train_values(head, PromptLoss(targets), evidence, weights, recipe.schedule, generator)
+    return values.train_values(head, PromptLoss(targets), evidence, weights, recipe.schedule, generator, watch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,19 +11,12 @@ from torch.nn import functional as F
 
 from unprompt.encoders.memory_head import MemoryHead
 from unprompt.encoders.torchvision_fix import ensure_torchvision
-from unprompt.encoders.training.discriminant import class_means
 from unprompt.errors import EncoderError, SourceError
 
 NEIGHBOURS = 100
 TEMPERATURE = 2.0
 GENERIC_SHARE = 0.6
 RIDGE = 10.0
-
-GATE_CENTRES = {"sd14-artist-grids": 0.26, "sd15-artists": 0.38, "sdxl-fashion": 0.36, "sd1-modifiers": 0.36}
-"""The best prototype's cosine at which memory and classes are believed alike, at usual energy: chosen on the
-development split and on how the open domain fared."""
-GATE_ENERGY = 0.2
-GATE_SLOPE = 15.0
 
 
 def class_names() -> list[str]:
@@ -84,21 +76,3 @@ def set_class_values(head: MemoryHead, names: Tensor, prompts: Tensor, rows: Ten
     head.class_map.copy_(torch.linalg.solve(directions.T @ directions + ridge, directions.T @ values).T)
     head.pooled_mean.copy_(pooled_mean)
     head.generic.copy_(GENERIC_SHARE * F.normalize(prompts.mean(dim=0), dim=0))
-
-
-@torch.no_grad()
-def set_gate(head: MemoryHead, x: Tensor, groups: Tensor, sets: Sequence[str]) -> None:
-    """Sets how near a prototype must be for the memory to be believed.
-
-    Args:
-        head: to be set.
-        x: (n, D) standardised inputs of the training pictures.
-        groups: (n,) their groups.
-        sets: of each group, the name of the set it belongs to.
-
-    """
-    energies = class_means(x.square().mean(dim=1, keepdim=True), groups, len(sets))[:, 0]  # (G,)
-    centres = torch.tensor([GATE_CENTRES[name] for name in sets])
-    head.gate_centre.copy_(centres - GATE_ENERGY * energies)
-    head.gate_energy.fill_(GATE_ENERGY)
-    head.gate_slope.fill_(GATE_SLOPE)

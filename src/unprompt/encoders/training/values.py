@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -93,6 +94,7 @@ def train_values(
     weights: Tensor,
     schedule: Schedule,
     generator: torch.Generator,
+    watch: Callable[[MemoryHead], None] = lambda _: None,
 ) -> list[float]:
     """Trains values, biases and sharpness on what the memory says of pictures whose prompt it has not seen.
 
@@ -103,28 +105,30 @@ def train_values(
         weights: (n,) how often each is drawn; 0 leaves it out.
         schedule: how long and how fast.
         generator: draws the batches.
+        watch: called with the head before the first epoch and after each.
 
     Returns:
-        The mean loss of each epoch.
+        The loss of each step.
 
     """
     rows, scores, groups = evidence
     optimiser = _optimiser(head, loss, schedule)
     steps = int((weights > 0).sum()) // schedule.batch_size
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: 1 - step / (steps * schedule.epochs))
-    curve = []
+    curve: list[float] = []
+    watch(head)
     for epoch in range(schedule.epochs):
-        total = 0.0
         drawn = torch.multinomial(weights, steps * schedule.batch_size, replacement=True, generator=generator)
         for batch in drawn.view(steps, schedule.batch_size):
-            current = loss(head.speak(scores[batch], groups[batch]), rows[batch])
+            likely = head.likely(scores[batch], groups[batch])
+            current = loss(head.speak(likely, groups[batch]), rows[batch])
             optimiser.zero_grad()
             current.backward()
             optimiser.step()
             decay.step()
-            total += current.item()
-        curve.append(total / steps)
-        logger.info("epoch %d: loss %.4f", epoch + 1, curve[-1])
+            curve.append(current.item())
+        logger.info("epoch %d: loss %.4f", epoch + 1, sum(curve[-steps:]) / steps)
+        watch(head)
     return curve
 
 
