@@ -40,4 +40,4 @@ $(VENV)/.setup-dev: pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo.library
+	rm -rf $(VENV) demo-*.library

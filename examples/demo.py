@@ -16,7 +16,6 @@ from unprompt.cli.progress import progress_bar
 from unprompt.cli.query_output import format_result, shorten
 from unprompt.types import Entry, Skipped
 
-LIBRARY = Path("demo.library")
 HELD_BACK = 6
 QUERIES = 6
 
@@ -38,24 +37,25 @@ def entries_of(held_back: bool) -> Iterator[Entry | Skipped]:
 
 def main() -> None:
     encoder = load_encoder("starter")
+    library = Path(f"demo-{encoder.fingerprint[:8]}.library")  # a newer encoder makes a library of its own
     print("1. Build a library from generated pictures and their prompts")
     with progress_bar("build", " entries", sum(1 for _ in entries_of(held_back=False))) as progress:
-        report = build_library([entries_of(held_back=False)], LIBRARY, encoder, progress=progress)
+        report = build_library([entries_of(held_back=False)], library, encoder, progress=progress)
     print(describe(report))
 
     print("\n2. Add the fragments of the clip-interrogator package")
     fragments = read_fragments("clip-interrogator")
     with progress_bar("vocabulary", " fragments", len(fragments)) as progress:
-        encoded = add_fragments(LIBRARY, fragments, encoder, progress)
+        encoded = add_fragments(library, fragments, encoder, progress)
     print(f"{len(fragments):,} fragments, {encoded:,} of them encoded now")
 
     print("\n3. Query it with pictures that were held back")
     queries = [entry for entry in entries_of(held_back=True) if isinstance(entry, Entry)][:QUERIES]
-    engine = Engine(Library.open(LIBRARY), encoder)
+    engine = Engine(Library.open(library), encoder)
     pictures = [entry.picture.path for entry in queries if entry.picture]
     for entry, result in zip(queries, engine.query(pictures, k=5), strict=True):
         print(f"\ntrue prompt: {shorten(entry.prompt, 400)}\n{format_result(result)}", end="")
-    print(f"\nYour turn: .venv/bin/unprompt query PICTURE --library {LIBRARY}")
+    print(f"\nYour turn: .venv/bin/unprompt query PICTURE --library {library}")
 
 
 if __name__ == "__main__":
