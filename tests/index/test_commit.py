@@ -62,7 +62,6 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, change: Callable[[], N
         patch.setattr(Path, "unlink", unlink)
         # A killed process runs no clean-up either.
         patch.setattr("unprompt.index.writer.LibraryWriter.__exit__", lambda self, *_: self._lock.release())
-        patch.setattr("unprompt.index.files.TEMPORARY", ".tmp")
         try:
             change()
         except Killed:

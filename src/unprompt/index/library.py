@@ -116,12 +116,6 @@ class Library:
             if shard.series == series.name:
                 yield as_embeddings(read_array(self._file(series.array_file(array, shard.number)), self.dim))
 
-    def tables(self, series: Series, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        """Iterates the tables of one series, a shard at a time."""
-        for shard in self.manifest.shards:
-            if shard.series == series.name:
-                yield read_table(self._file(series.table_file(shard.number)), columns)
-
     def verify(self) -> list[str]:
         """Checks every checksum, row count and index against the manifest. Returns one line a fault; none is sound."""
         faults = []
