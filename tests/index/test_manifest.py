@@ -83,6 +83,7 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
         Manifest.read(tmp_path / "nowhere")
     with pytest.raises(LibraryError, match="is not a library"):
         Manifest.read(tmp_path)
-    (tmp_path / "metadata").mkdir()
-    with pytest.raises(LibraryError, match="did not finish; run the same build command again"):
-        Manifest.read(tmp_path)
+    for folder, sign in (("begun", "metadata"), ("killed-early", ".lock")):
+        (tmp_path / folder / sign).mkdir(parents=True)
+        with pytest.raises(LibraryError, match="did not finish; run the same build command again"):
+            Manifest.read(tmp_path / folder)

@@ -12,6 +12,7 @@ from unprompt.errors import LibraryError
 from unprompt.index.files import sha256_file, write_durably
 
 MANIFEST = "manifest.json"
+LOCK = ".lock"
 FORMAT_VERSION = 1
 
 
@@ -152,6 +153,6 @@ def check_inside(root: Path, name: str) -> None:
 def _missing(root: Path) -> str:
     if not root.exists():
         return f"there is no library at {root}; make one with: unprompt build SOURCE --library {root}"
-    if (root / "metadata").is_dir() or (root / "prompts").is_dir():
+    if any((root / name).exists() for name in ("metadata", "prompts", LOCK)):
         return f"{root} has no {MANIFEST}: its build did not finish; run the same build command again to resume"
     return f"{root} is not a library: it has no {MANIFEST}"

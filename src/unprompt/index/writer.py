@@ -15,10 +15,8 @@ from numpy.typing import NDArray
 
 from unprompt.errors import LibraryError
 from unprompt.index.commit import NEXT, commit, roll_forward, staged
-from unprompt.index.manifest import MANIFEST, EncoderInfo, FileInfo, IndexInfo, Manifest, ShardInfo
+from unprompt.index.manifest import LOCK, MANIFEST, EncoderInfo, FileInfo, IndexInfo, Manifest, ShardInfo
 from unprompt.index.shards import SERIES, Series, read_array, read_table, shard_fingerprint, write_shard
-
-LOCK = ".lock"
 
 
 class LibraryWriter:
