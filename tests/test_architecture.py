@@ -16,7 +16,7 @@ ROOT = Path(unprompt.__file__).parent
 HEAVY = ("torch", "faiss", "transformers", "open_clip", "pyarrow", "sentence_transformers")
 
 # A package may import those of lower layers and itself; siblings in one layer do not import each other.
-LAYERS = [{"cli"}, {"search", "builders"}, {"index", "encoders"}, {"pictures"}, {"types", "errors"}]
+LAYERS = [{"cli"}, {"search", "builders", "captioners"}, {"index", "encoders"}, {"pictures"}, {"types", "errors"}]
 
 
 def layer(name: str) -> int:

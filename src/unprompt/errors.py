@@ -19,3 +19,7 @@ class SourceError(UnpromptError):
 
 class QueryError(UnpromptError):
     """A query cannot be answered: unreadable picture, unknown fragment kind, k out of range."""
+
+
+class CaptionerError(UnpromptError):
+    """A captioner cannot be built, loaded or run: a value out of range, weights that do not fit, a missing extra."""

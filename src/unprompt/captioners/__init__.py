@@ -1,0 +1,1 @@
+"""Captioners: models that write prompts for pictures. Importing this package imports no torch."""

@@ -1,0 +1,1 @@
+"""OFA, which answers "what does the image describe?". Importing this package imports no torch."""
