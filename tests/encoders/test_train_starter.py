@@ -257,6 +257,35 @@ def test_entity_names_are_artists_or_what_follows_the_comma() -> None:
     ]
 
 
+def test_group_names_are_subjects_and_none_where_one_of_a_set_is_bare() -> None:
+    examples = [example("dog", "A B"), example("house", "A B")]
+    examples += [example(subject, "A B", "", set=SETS[1]) for subject in ("", "woman")]
+    examples.append(Example(SETS[2], Path("x.png"), "", "photo of a man, wool coat, belt", "", "", "train", "", ""))
+    sets = (SETS[0], SETS[0], SETS[1], SETS[1], SETS[2])
+    names = naming.group_names(examples, torch.arange(5), torch.tensor([1, 0, 2, 3, 4]), sets)
+    assert names == ["house", "dog", "", "", "photo of a man"]
+
+
+def test_showing_says_what_the_groups_know_and_only_within_their_set() -> None:
+    """Queries near wrong names, with groups 0.6 sure: afterwards the sure one is nearest; nameless sets are left."""
+    generator = torch.Generator().manual_seed(0)
+    head = MemoryHead(MemoryConfig(("pooled",), 32, 6, 3, 5, 16, dim=DIM, pooled=32)).requires_grad_(False)
+    names = F.normalize(torch.randn(6, DIM, generator=generator), dim=1)
+    sets = (SETS[0],) * 4 + (SETS[1],) * 2
+    naming.set_group_names(head, ["dog", "house", "portrait", "spaceship", "", ""], names, sets)
+    sure = torch.randint(4, (80,), generator=generator)
+    groups = torch.full((80, 6), 0.4 / 3).scatter_(1, sure[:, None], 0.6)
+    groups[:, 4:] = 0.0
+    before = F.normalize(torch.randn(80, DIM, generator=generator), dim=1)
+    after = head.show(before, groups)
+    assert ((after @ names[:4].T).argmax(dim=1) == sure).float().mean() > 0.9
+    assert ((before @ names[:4].T).argmax(dim=1) == sure).float().mean() < 0.5
+    assert (after * before).sum(dim=1).mean() > 0.7
+    assert torch.allclose(after.norm(dim=1), torch.ones(80), atol=1e-5)
+    nameless = torch.zeros(80, 6).index_fill_(1, torch.tensor([4]), 1.0)
+    assert torch.allclose(head.show(before, nameless), before, atol=1e-4)
+
+
 def test_the_gate_doubts_strange_texture_and_little_else() -> None:
     """Pictures vary along 4 of 16 texture directions; strange ones along the others."""
     generator = torch.Generator().manual_seed(0)

@@ -186,5 +186,7 @@ def _train_values(
     values.initialise_values(head, factors, torch.tensor([firsts[p] for p in prompts]), embeddings[0])
     names = texts.tensor(naming.entity_names(examples, evidence[0], factors.entity))
     naming.set_names(head, names, head.group_values)
+    shown = naming.group_names(examples, evidence[0], factors.group, factors.group_sets)
+    naming.set_group_names(head, shown, texts.tensor(shown), factors.group_sets)
     generator = torch.Generator().manual_seed(recipe.seed)
     return values.train_values(head, PromptLoss(targets), evidence, weights, recipe.schedule, generator, watch)
