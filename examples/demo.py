@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unprompt import Engine, Library, add_fragments, build_library, load_encoder, open_source, read_fragments
+from unprompt.builders.vocabulary import count_terms
 from unprompt.cli.build import describe
 from unprompt.cli.progress import progress_bar
 from unprompt.cli.query_output import format_result, shorten
@@ -45,9 +46,9 @@ def main() -> None:
 
     print("\n2. Add the fragments of the clip-interrogator package")
     fragments = read_fragments("clip-interrogator")
-    with progress_bar("vocabulary", " fragments", len(fragments)) as progress:
-        encoded = add_fragments(library, fragments, encoder, progress)
-    print(f"{len(fragments):,} fragments, {encoded:,} of them encoded now")
+    with progress_bar("vocabulary", " terms", count_terms(fragments)) as progress:
+        added = add_fragments(library, fragments, encoder, progress)
+    print(f"{len(fragments):,} fragments, {added.encoded:,} texts encoded now, {added.cached:,} known on this machine")
 
     print("\n3. Query it with pictures that were held back")
     queries = [entry for entry in entries_of(held_back=True) if isinstance(entry, Entry)][:QUERIES]

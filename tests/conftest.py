@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 # Two threads, set before torch is first imported: more of them fight over the cores of a small machine.
@@ -18,6 +20,23 @@ from unprompt.types import Entry, Picture
 # The same examples every time, and no verdict on how fast the machine happens to be.
 settings.register_profile("project", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("project")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_cache_of_the_users(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests leave the user's own cache of embeddings alone."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNPROMPT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_its_own(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    """No test finds what another has embedded."""
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    monkeypatch.setenv("UNPROMPT_CACHE", str(tmp_path_factory.getbasetemp() / "caches" / name))
 
 
 @pytest.fixture

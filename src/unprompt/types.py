@@ -122,16 +122,22 @@ class Fragment:
     """One vocabulary entry, such as "oil on canvas".
 
     Attributes:
-        text: the fragment as it stands in a prompt.
+        text: the fragment as it was listed; of an artist, the bare name, which prompts hold as "by NAME".
         kind: "artist", "medium", "movement", "flavor", "trending", "negative", or a user's own.
         source: the list it came from.
         count: how often it was seen in a corpus; 0 when unknown.
+        namespace: whose list it is: "stock", or a user's own, which stands beside it.
+        born: year of an artist's birth, 0 when unknown.
+        died: year of an artist's death, 0 when unknown or alive.
     """
 
     text: str
     kind: str
     source: str = ""
     count: int = 0
+    namespace: str = "stock"
+    born: int = 0
+    died: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +157,15 @@ class Part:
         text: the words, as they stand in the prompt.
         source: where they come from: "neighbour:ID", "prompts", "vocabulary:LIST", a captioner's name.
         kind: "prompt", a fragment kind, or "caption".
-        score: the cosine of this text with the picture.
+        score: the cosine of this text alone with the picture.
+        gain: what adding it brought to the cosine of the whole prompt; 0 where that was not measured.
     """
 
     text: str
     source: str
     kind: str
     score: float
+    gain: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

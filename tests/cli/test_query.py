@@ -16,7 +16,8 @@ from PIL.PngImagePlugin import PngInfo
 from fakes import FakeEncoder, colour_folder, colour_picture
 from tiny_library import write_library
 from unprompt.cli import main
-from unprompt.cli.query import find_pictures, split_kinds
+from unprompt.cli.pictures import find_pictures
+from unprompt.cli.settings import split_names
 from unprompt.types import Fragment
 
 FRAGMENTS = [
@@ -93,7 +94,7 @@ def test_one_json_line_a_picture_in_order(run: Callable[..., Result], pictures: 
     names = ["1-red.png", "2-GREEN.PNG", "deep er/3-blue.jpg", "1-red.png"]
     assert [answer["image"] for answer in found] == [str(pictures / name) for name in names]
     assert found[0] == found[3]
-    assert list(found[0]) == ["image", "final", "prompts", "neighbours", "fragments", "recorded"]
+    assert list(found[0]) == ["image", "final", "negative", "prompts", "neighbours", "fragments", "recorded"]
     assert all(len(answer[key]) == 2 for answer in found for key in ("prompts", "neighbours"))
     for answer, colour in zip(found, ["red", "green", "blue", "red"], strict=True):
         assert colour in answer["neighbours"][0]["prompt"]
@@ -146,10 +147,10 @@ def test_kinds(run: Callable[..., Result], pictures: Path) -> None:
     assert answers(run("--json", path, "--kinds", ""))[0]["fragments"] == {}
 
 
-def test_split_kinds() -> None:
-    assert split_kinds(None) is None
-    assert split_kinds("") == []
-    assert split_kinds(" artist,,flavor , artist") == ["artist", "flavor"]
+def test_split_names() -> None:
+    assert split_names(None) is None
+    assert split_names("") == ()
+    assert split_names(" artist,,flavor , artist") == ("artist", "flavor")
 
 
 @pytest.mark.parametrize(("options", "words"), [
@@ -187,7 +188,7 @@ def test_an_image_and_a_library_must_be_given() -> None:
 
 def test_the_help_names_all_of_it() -> None:
     text = CliRunner().invoke(main, ["query", "--help"]).output
-    for word in ("IMAGE...", "--library", "-k", "--json", "--kinds", "--batch-size", "--device", "exit status is 1"):
+    for word in ("[IMAGE]...", "--library", "-k", "--json", "--kinds", "--batch-size", "--device", "exit status is 1"):
         assert word in " ".join(text.split())
 
 

@@ -42,7 +42,7 @@ def test_a_red_picture_finds_red_things(engine: Engine, red: Path) -> None:
     assert " red " in best
     maker = next(neighbour.hit.id for neighbour in result.neighbours if neighbour.record.prompt == best)
     assert result.prompts[0].source == f"neighbour:{maker}+prompts"
-    assert result.fragments["flavor"][0][0].text == "vivid red"
+    assert result.fragments["flavor"][0].text == "vivid red"
     assert result.final.prompt == f"{best}, vivid red"
     assert result.recorded is None
 
@@ -55,9 +55,9 @@ def test_prompts_without_pictures_are_found_too(engine: Engine, red: Path) -> No
 def test_the_json_has_the_promised_keys(engine: Engine, red: Path) -> None:
     [result] = engine.query(red, k=2)
     answer = json.loads(json.dumps(result.to_dict(), allow_nan=False))
-    assert list(answer) == ["image", "final", "prompts", "neighbours", "fragments", "recorded"]
+    assert list(answer) == ["image", "final", "negative", "prompts", "neighbours", "fragments", "recorded"]
     assert list(answer["final"]) == ["prompt", "score", "parts"]
-    assert {tuple(part) for part in answer["final"]["parts"]} == {("text", "source", "kind", "score")}
+    assert {tuple(part) for part in answer["final"]["parts"]} == {("text", "source", "kind", "score", "gain")}
     assert [list(prompt) for prompt in answer["prompts"]] == [["prompt", "score", "source"]] * 2
     assert [list(found) for found in answer["neighbours"]] == [["id", "prompt", "score", "rank"]] * 2
     assert list(answer["fragments"]) == ["artist", "medium", "flavor", "negative"]

@@ -50,18 +50,20 @@ def main(verbose: int) -> None:
 
 
 def _add_commands() -> None:
-    from unprompt.cli import build, library, query, vocabulary
+    from unprompt.cli import analyze, build, library, mine, query, vocabulary
 
     for command in (
         build.build,
         build.add,
         build.remove,
         query.query,
+        analyze.analyze,
         vocabulary.vocabulary,
         library.info,
         library.verify,
     ):
         main.add_command(command)
+    vocabulary.vocabulary.add_command(mine.mine)
 
 
 _add_commands()

@@ -2,150 +2,152 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from unprompt.cli.settings import composing_options, ranking_options, settings_of
+
 if TYPE_CHECKING:
-    from unprompt.pictures.opening import PictureError
-    from unprompt.search.inputs import QueryImage
+    from unprompt.cli.pictures import OpenedPictures
+    from unprompt.search.engine import Engine
+    from unprompt.search.queries import Query
     from unprompt.search.results import QueryResult
-    from unprompt.types import Preprocess
 
 
 @click.command()
-@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @click.option("--library", "root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The library.")
 @click.option(
     "-k", default=5, show_default=True, metavar="K", help="How many prompts, neighbours, and fragments of each kind."
 )
 @click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON object a line and picture, as each batch is done."
+    "--format",
+    "format_",
+    default="text",
+    show_default=True,
+    metavar="NAME",
+    help="text for people; txt, the final prompts alone; csv; json, one object a line; a1111, for its prompt box.",
 )
-@click.option("--kinds", metavar="KIND,...", help='Kinds of fragments to look for; all by default, none with "".')
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@click.option("--text", "texts", multiple=True, metavar="WORDS", help="Query with words too. May be repeated.")
+@click.option(
+    "--embedding",
+    "embeddings",
+    multiple=True,
+    metavar="FILE",
+    help="Query with the library's encoder's embeddings in a .npy file too. May be repeated.",
+)
+@click.option("--combine", is_flag=True, help="Make one query of all that is given: one prompt for several pictures.")
+@click.option("--less", multiple=True, metavar="IMAGE", help="Away from this picture; combines. May be repeated.")
+@click.option("--less-text", multiple=True, metavar="WORDS", help="Away from these words; combines. May be repeated.")
+@click.option("--less-weight", default=0.5, show_default=True, metavar="X", help="How much to avoid what is avoided.")
+@click.option(
+    "--sidecar",
+    metavar="EXTENSION",
+    help="Write each final prompt beside its picture, such as .txt for trainers; those that are there are kept.",
+)
+@click.option("--overwrite", is_flag=True, help="With --sidecar: write those anew that are there.")
+@composing_options
+@ranking_options
 @click.option(
     "--batch-size", default=16, show_default=True, metavar="N", help="Pictures encoded and searched at a time."
 )
 @click.option("--device", default="cpu", show_default=True, help="Where the encoder runs: cpu, cuda, cuda:1 ...")
 @click.pass_context
-def query(
-    context: click.Context,
-    images: tuple[str, ...],
-    root: Path,
-    k: int,
-    as_json: bool,
-    kinds: str | None,
-    batch_size: int,
-    device: str,
-) -> None:
+def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int, device: str, **options: Any) -> None:
     """Find the prompts that may have made each IMAGE.
 
     An IMAGE is a picture, a folder, which is searched for pictures with all its subfolders, or - for a picture on
-    standard input.
+    standard input. Words and embeddings can be searched with as well.
 
     A picture that cannot be read gives a warning on standard error; the others are answered, and the exit status is 1.
     """
+    from unprompt.cli.formats import FORMATS
+    from unprompt.cli.pictures import OpenedPictures
+    from unprompt.cli.sidecars import check_extension, sidecar_of
+    from unprompt.errors import QueryError
     from unprompt.index.library import Library
     from unprompt.search.engine import Engine, check_positive
+    from unprompt.search.settings import check_settings
 
+    if not (images or options["texts"] or options["embeddings"]):
+        raise click.UsageError("give an IMAGE, a --text or an --embedding")
     check_positive("k", k)
-    check_positive("batch size", batch_size)
+    check_positive("batch size", options["batch_size"])
+    format_ = "json" if options["as_json"] else options["format_"]
+    if format_ not in FORMATS:
+        raise QueryError(f"unknown format {format_!r}: use one of {', '.join(FORMATS)}")
+    settings = settings_of(options)
+    extension = check_extension(options["sidecar"]) if options["sidecar"] else None
+    if extension and (_combines(options) or options["texts"] or options["embeddings"] or "-" in images):
+        raise click.UsageError("--sidecar writes beside pictures, one a picture; query with picture files alone")
     library = Library.open(root)
-    chosen = split_kinds(kinds)
-    library.vocabulary.check_kinds(chosen or ())  # before the encoder, which takes seconds to load
+    check_settings(library.vocabulary, settings)  # before the encoder, which takes seconds to load
     engine = Engine(library, device=device)
 
-    pictures = OpenedPictures(images, engine.encoder.preprocess)
-    remaining = iter(pictures)
-    while batch := list(islice(remaining, batch_size)):
-        for result in engine.query(batch, k=k, kinds=chosen, batch_size=batch_size):
-            _print(result, as_json)
-    if pictures.failed:
+    def wanted(name: str) -> bool:
+        return extension is None or options["overwrite"] or not sidecar_of(name, extension).exists()
+
+    pictures = OpenedPictures(images, engine.encoder.preprocess, wanted)
+    less = OpenedPictures(options["less"], engine.encoder.preprocess)
+    batches = _combined(engine, pictures, less, options) if _combines(options) else _batches(engine, pictures, options)
+    answers = (result for batch in batches for result in engine.search(batch, k, settings))
+    if extension:
+        _write_sidecars(answers, pictures, extension)
+    else:
+        _print(answers, format_)
+    if pictures.failed or less.failed:
         context.exit(1)
 
 
-def split_kinds(kinds: str | None) -> list[str] | None:
-    """The distinct names in a comma-separated list, in its order; None stays None."""
-    if kinds is None:
-        return None
-    return list(dict.fromkeys(name for part in kinds.split(",") if (name := part.strip())))
+def _combines(options: Mapping[str, Any]) -> bool:
+    return bool(options["combine"] or options["less"] or options["less_text"])
 
 
-class OpenedPictures:
-    """Opens the pictures that a command line names, one after the other, and warns of those that it cannot read.
+def _batches(engine: Engine, pictures: OpenedPictures, options: Mapping[str, Any]) -> Iterator[list[Query]]:
+    from unprompt.search.queries import read_embeddings, text_queries
 
-    Attributes:
-        failed: how many names gave no picture so far.
-    """
-
-    def __init__(self, names: Sequence[str], preprocess: Preprocess) -> None:
-        self.names = names
-        self.preprocess = preprocess
-        self.failed = 0
-
-    def __iter__(self) -> Iterator[QueryImage]:
-        from unprompt.pictures.opening import PictureError
-        from unprompt.search.inputs import decode_query_image, load_query_image
-
-        for name in self._paths():
-            try:
-                if name == "-":
-                    yield decode_query_image(name, _read_standard_input(), self.preprocess)
-                else:
-                    yield load_query_image(name, self.preprocess)
-            except PictureError as error:
-                self._warn(error)
-
-    def _paths(self) -> Iterator[str]:
-        from unprompt.pictures.opening import MISSING, PictureError
-
-        for name in self.names:
-            if name == "-" or not Path(name).is_dir():
-                yield name
-                continue
-            paths = find_pictures(name)
-            yield from paths
-            if not paths:
-                self._warn(PictureError(MISSING, "no pictures in this folder", name))
-
-    def _warn(self, error: PictureError) -> None:
-        from unprompt.cli.query_output import printable
-
-        self.failed += 1
-        click.echo(f"warning: {printable(str(error))}", err=True)
+    yield from engine.embed(pictures, options["batch_size"])
+    others = text_queries(options["texts"], engine.encoder)
+    others += [query for file in options["embeddings"] for query in read_embeddings(file, engine.encoder.dim)]
+    if others:
+        yield others
 
 
-def find_pictures(folder: str) -> list[str]:
-    """The pictures in a folder and its subfolders, by name, without hidden ones; links to folders are not followed."""
-    from unprompt.pictures.opening import PICTURE_SUFFIXES
+def _combined(
+    engine: Engine, pictures: OpenedPictures, less: OpenedPictures, options: Mapping[str, Any]
+) -> Iterator[list[Query]]:
+    from unprompt.search.queries import combine, text_queries
 
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            os.path.join(parent, name)  # noqa: PTH118 - a Path would rewrite the name that the user gave
-            for name in sorted(names)
-            if not name.startswith(".") and Path(name).suffix.lower() in PICTURE_SUFFIXES
-        ]
-    return found
+    more = [query for batch in _batches(engine, pictures, options) for query in batch]
+    avoided = [query for batch in engine.embed(less, options["batch_size"]) for query in batch]
+    avoided += text_queries(options["less_text"], engine.encoder)
+    if more or not pictures.failed:
+        yield [combine(more, avoided, options["less_weight"])]
 
 
-def _read_standard_input() -> bytes:
-    from unprompt.pictures.opening import MAX_BYTES, TOO_LARGE, PictureError
+def _print(answers: Iterable[QueryResult], format_: str) -> None:
+    from unprompt.cli.formats import CSV_HEADER, FORMATS
 
-    data = sys.stdin.buffer.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise PictureError(TOO_LARGE, f"more than {MAX_BYTES} bytes", "-")
-    return data
+    if format_ == "csv":
+        click.echo(CSV_HEADER)
+    for result in answers:
+        click.echo(FORMATS[format_](result))
 
 
-def _print(result: QueryResult, as_json: bool) -> None:
-    from unprompt.cli.query_output import format_result
+def _write_sidecars(answers: Iterable[QueryResult], pictures: OpenedPictures, extension: str) -> None:
+    from unprompt.cli.progress import progress_bar
+    from unprompt.cli.sidecars import write_sidecar
 
-    click.echo(json.dumps(result.to_dict(), allow_nan=False) if as_json else format_result(result))
+    total = sum(1 for name in pictures.paths())
+    todo = [name for name in pictures.paths() if pictures.wanted(name)]
+    with progress_bar("captions", " pictures", len(todo)) as progress:
+        written = 0
+        for result in answers:
+            write_sidecar(result.image, result.final.prompt, extension)
+            written += 1
+            progress(1)
+    click.echo(f"{written:,} captions written, {total - len(todo):,} were there", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from unprompt.search.results import QueryResult
+from unprompt.search.results import Analysis, QueryResult, ScoredFragments
 from unprompt.types import Part
 
 WIDTH = 80
@@ -14,6 +14,11 @@ WIDTH = 80
 def format_result(result: QueryResult) -> str:
     """Lays one answer out: the final prompt and its parts first, then prompts, neighbours and fragments with scores."""
     return "\n".join(_lines(result)) + "\n"
+
+
+def format_analysis(analysis: Analysis) -> str:
+    """Lays out the terms that fit a picture, by kind."""
+    return "\n".join([printable(analysis.image), *_fragment_lines(analysis.fragments)]) + "\n"
 
 
 def printable(text: str) -> str:
@@ -35,7 +40,11 @@ def _lines(result: QueryResult) -> Iterator[str]:
     yield from _scored(result.final.score, result.final.prompt or "(none: the library has no prompts and no fragments)")
     if len(result.final.parts) > 1:
         for part in result.final.parts:
-            yield from _scored(part.score, f"{_short(part)} [{part.kind}, {part.source}]", indent=9)
+            gain = f", gain {part.gain:+.3f}" if part.gain else ""
+            yield from _scored(part.score, f"{_short(part)} [{part.kind}, {part.source}{gain}]", indent=9)
+    if result.negative is not None:
+        yield "  negative prompt"
+        yield from _scored(result.negative.score, result.negative.prompt or "(none: there are no terms for it)")
     if result.prompts:
         yield "  prompts (fused ranks; 1 is first in all)"
         for rank, prompt in enumerate(result.prompts, start=1):
@@ -45,10 +54,16 @@ def _lines(result: QueryResult) -> Iterator[str]:
         for neighbour in result.neighbours:
             hit = neighbour.hit
             yield from _scored(hit.score, f"{shorten(neighbour.record.prompt, 120)} [{hit.id}]", hit.rank)
-    for kind, found in result.fragments.items():
-        yield f"  {printable(kind)} (cosine)"
-        for rank, (fragment, score) in enumerate(found, start=1):
-            yield from _scored(score, fragment.text, rank)
+    yield from _fragment_lines(result.fragments)
+
+
+def _fragment_lines(fragments: ScoredFragments) -> Iterator[str]:
+    for kind, found in fragments.items():
+        calibrated = any(each.percentile is not None for each in found)
+        yield f"  {printable(kind)} (cosine{', percentile' if calibrated else ''})"
+        for rank, each in enumerate(found, start=1):
+            percentile = "" if each.percentile is None else f"{100 * each.percentile:5.1f}%  "
+            yield from _scored(each.score, percentile + each.text, rank)
 
 
 def _scored(score: float, text: str, rank: int | None = None, indent: int = 2) -> Iterator[str]:

@@ -15,7 +15,7 @@ from unprompt.index.files import sha256_file
 from unprompt.index.manifest import Manifest
 from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_table, table_records
 from unprompt.index.vector_index import VectorIndex
-from unprompt.index.vocabulary import EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
+from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
 from unprompt.types import Embeddings, Record
 
 PROMPTS_FILE = "prompts.parquet"
@@ -82,7 +82,9 @@ class Library:
         """The fragments; empty when none were added."""
         if FRAGMENTS_FILE not in self.manifest.files:
             return Vocabulary.empty(self.dim)
-        return Vocabulary.read(self._checked(FRAGMENTS_FILE), self._checked(EMBEDDINGS_FILE), self.dim)
+        calibrated = CALIBRATION_FILE in self.manifest.files
+        calibration = self._checked(CALIBRATION_FILE) if calibrated else None
+        return Vocabulary.read(self._checked(FRAGMENTS_FILE), self._checked(EMBEDDINGS_FILE), self.dim, calibration)
 
     def records(self, rows: Sequence[int]) -> list[Record]:
         """Returns the records of rows of the image index.

@@ -15,13 +15,14 @@ from unprompt.index.library import PROMPTS_FILE, SKIPPED_FILE
 from unprompt.index.manifest import IndexInfo, Manifest, ShardInfo
 from unprompt.index.shards import PICTURES, SERIES, as_embeddings, read_table
 from unprompt.index.vector_index import Blocks, VectorIndex, choose_factory, recall_against_exact
-from unprompt.index.vocabulary import EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
+from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
 from unprompt.index.writer import LibraryWriter
 from unprompt.types import Embeddings
 
 PROMPT_TABLE = pa.schema([("prompt", pa.string()), ("count", pa.int64())])
 
 _RECALL_QUERIES = 200
+_VOCABULARY_FILES = (FRAGMENTS_FILE, EMBEDDINGS_FILE, CALIBRATION_FILE)
 
 
 @dataclass
@@ -84,7 +85,7 @@ def refresh(
         if report and target.info is not None:
             report(target.name, target.info, target.recall)
     keep = {info.file for info in indexes.values()} | {PROMPTS_FILE}
-    keep |= {name for name in (SKIPPED_FILE, FRAGMENTS_FILE, EMBEDDINGS_FILE) if writer.holds(name)}
+    keep |= {name for name in (SKIPPED_FILE, *_VOCABULARY_FILES) if writer.holds(name)}
     fragments = writer.previous.counts.get("fragments", 0) if writer.previous else 0
     counts = {"pictures": writer.rows(PICTURES), "prompts": prompts, "fragments": fragments}
     return writer.commit(counts, indexes, sorted(keep))
@@ -94,9 +95,10 @@ def replace_vocabulary(writer: LibraryWriter, vocabulary: Vocabulary) -> Manifes
     """Commits a new vocabulary into a library and leaves all else as it is."""
     previous = writer.previous
     assert previous is not None
-    vocabulary.write(writer.stage(FRAGMENTS_FILE), writer.stage(EMBEDDINGS_FILE))
+    names = _VOCABULARY_FILES if vocabulary.calibration is not None else _VOCABULARY_FILES[:2]
+    vocabulary.write(*[writer.stage(name) for name in names])
     of_shards = {name for shard in writer.shards for name in SERIES[shard.series].files(shard.number)}
-    keep = (set(previous.files) - of_shards) | {FRAGMENTS_FILE, EMBEDDINGS_FILE}
+    keep = set(previous.files) - of_shards - set(_VOCABULARY_FILES) | set(names)
     return writer.commit({**previous.counts, "fragments": len(vocabulary)}, previous.indexes, sorted(keep))
 
 

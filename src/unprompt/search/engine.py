@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from unprompt.encoders import load_encoder
 from unprompt.errors import LibraryError, QueryError
-from unprompt.search.compose import FRAGMENTS_PER_KIND, compose
-from unprompt.search.inputs import ImageLike, QueryImage, iterate_images, load_query_image
-from unprompt.search.results import QueryResult
+from unprompt.pictures.names import name_keys
+from unprompt.search.artist_names import ARTIST
+from unprompt.search.budget import TokenBudget, load_budget
+from unprompt.search.final import DEFAULT, compose_finals
+from unprompt.search.inputs import ImageLike, iterate_images, load_query_image
+from unprompt.search.modes import MODES, ComposeInput
+from unprompt.search.queries import Query
+from unprompt.search.ranker import FragmentRanker
+from unprompt.search.results import Analysis, Neighbour, QueryResult, RankedPrompt
 from unprompt.search.retrieve import rank_prompts, retrieve_neighbours, retrieve_prompts, same_picture
-from unprompt.types import Encoder
+from unprompt.search.settings import Settings
+from unprompt.search.subject import prompt_part, subject_from_prompts
+from unprompt.types import Encoder, Part
 
 if TYPE_CHECKING:
     from unprompt.index.library import Library
@@ -23,7 +35,7 @@ DEPTH_FACTOR = 10
 
 
 class Engine:
-    """Answers queries with pictures against one library. It keeps nothing between queries.
+    """Answers queries against one library. It keeps no results between queries.
 
     Args:
         library: an open library.
@@ -41,6 +53,7 @@ class Engine:
             encoder = load_encoder(library.manifest.encoder.name, device=device)
         self.encoder = encoder
         _check_encoder(self.encoder, library)
+        self._prepare = lru_cache(maxsize=4)(self._prepare_anew)
 
     def query(
         self,
@@ -48,68 +61,121 @@ class Engine:
         k: int = 5,
         kinds: Sequence[str] | None = None,
         batch_size: int = 16,
+        settings: Settings | None = None,
     ) -> list[QueryResult]:
         """Finds the prompts that may have made each of one or many pictures.
 
         Args:
             images: paths, PIL pictures, or (H, W, 3) uint8 RGB arrays; an (N, H, W, 3) array is N pictures.
             k: how many prompts, neighbours, and fragments of each kind to return, at least 1.
-            kinds: the kinds of fragments to look for; all of the vocabulary's by default, none when empty.
+            kinds: the kinds of fragments to look for; those of the settings by default, none when empty.
             batch_size: how many pictures are decoded, encoded and searched at a time, at least 1.
+            settings: how the final prompt is composed, which fragments may be found, and more.
 
         Returns:
             One result for each picture, in their order.
 
         Raises:
             PictureError: a picture cannot be read.
-            QueryError: `k`, `batch_size`, a kind or an array is not as described.
+            QueryError: `k`, `batch_size`, a kind, a setting or an array is not as described.
         """
         check_positive("k", k)
-        check_positive("batch size", batch_size)
-        self.library.vocabulary.check_kinds(kinds or ())
-        preprocess = self.encoder.preprocess
-        loaded = (load_query_image(image, preprocess, i) for i, image in enumerate(iterate_images(images)))
+        settings = _with_kinds(settings or Settings(), kinds)
+        self._prepare(settings)  # raises before any picture is opened
         results: list[QueryResult] = []
-        while batch := list(islice(loaded, batch_size)):
-            results += self._query_batch(batch, k, kinds)
+        for batch in self.embed(images, batch_size):
+            results += self.search(batch, k, settings)
         return results
 
-    def _query_batch(self, batch: Sequence[QueryImage], k: int, kinds: Sequence[str] | None) -> list[QueryResult]:
+    def embed(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 16) -> Iterator[list[Query]]:
+        """Opens and embeds pictures, a batch at a time; see `query` for the arguments and errors."""
+        check_positive("batch size", batch_size)
+        preprocess = self.encoder.preprocess
+        loaded = (load_query_image(image, preprocess, i) for i, image in enumerate(iterate_images(images)))
+        while batch := list(islice(loaded, batch_size)):
+            embeddings = self.encoder.encode_images([image.pixels for image in batch])
+            yield [
+                Query(image.name, row, image.recorded, image.sha256)
+                for image, row in zip(batch, embeddings, strict=True)
+            ]
+
+    def search(self, queries: Sequence[Query], k: int = 5, settings: Settings | None = None) -> list[QueryResult]:
+        """Answers embedded queries: pictures from `embed`, or what `unprompt.search.queries` makes of words and others.
+
+        Raises:
+            QueryError: `k` or a setting is not as described.
+        """
+        check_positive("k", k)
+        settings = settings or Settings()
+        ranker, budget = self._prepare(settings)
+        if not queries:
+            return []
         depth = max(MIN_DEPTH, DEPTH_FACTOR * k)
-        queries = self.encoder.encode_images([query.pixels for query in batch])  # (Q, D)
-        neighbours = retrieve_neighbours(self.library, queries, depth)
-        near = retrieve_prompts(self.library, queries, depth)
+        embeddings = np.stack([query.embedding for query in queries])  # (Q, D)
+        neighbours = retrieve_neighbours(self.library, embeddings, depth)
+        near = retrieve_prompts(self.library, embeddings, depth)
         prompts = [
-            rank_prompts(found, hits, query.sha256) for query, found, hits in zip(batch, neighbours, near, strict=True)
+            rank_prompts(found, hits, query.sha256)
+            for query, found, hits in zip(queries, neighbours, near, strict=True)
         ]
-        fragments = self.library.vocabulary.top(queries, max(k, FRAGMENTS_PER_KIND), kinds)
-        finals = compose(
-            queries,
-            [ranked[0] if ranked else None for ranked in prompts],
-            # The true prompt of a picture that the library holds is not to be improved upon.
-            [
-                {} if same_picture(found, query.sha256) else pool
-                for query, found, pool in zip(batch, neighbours, fragments, strict=True)
-            ],
-            self.encoder.encode_texts,
-        )
+        fragments = ranker.per_kind(embeddings, k)
+        subjects = [self._subject(settings, ranked, found) for ranked, found in zip(prompts, neighbours, strict=True)]
+        task = ComposeInput(embeddings, subjects, ranker, self.encoder.encode_texts, budget)
+        held = [bool(same_picture(found, query.sha256)) for query, found in zip(queries, neighbours, strict=True)]
+        finals = compose_finals(task, settings, held)
+        negatives = MODES["negative"](task) if settings.negative else None
         return [
             QueryResult(
                 image=query.name,
-                final=final,
-                prompts=tuple(ranked[:k]),
-                neighbours=tuple(found[:k]),
-                fragments={kind: scored[:k] for kind, scored in pool.items()},
+                final=finals[i],
+                prompts=tuple(prompts[i][:k]),
+                neighbours=tuple(neighbours[i][:k]),
+                fragments=fragments[i],
                 recorded=query.recorded,
+                negative=negatives[i] if negatives is not None else None,
             )
-            for query, final, ranked, found, pool in zip(batch, finals, prompts, neighbours, fragments, strict=True)
+            for i, query in enumerate(queries)
         ]
+
+    def analyze(self, queries: Sequence[Query], k: int = 5, settings: Settings | None = None) -> list[Analysis]:
+        """The top-k terms of each kind for embedded queries, and nothing else: as fast as the encoder.
+
+        Raises:
+            QueryError: `k` or a setting is not as described.
+        """
+        check_positive("k", k)
+        ranker, _ = self._prepare(settings or Settings())
+        if not queries:
+            return []
+        found = ranker.per_kind(np.stack([query.embedding for query in queries]), k)
+        return [Analysis(query.name, fragments) for query, fragments in zip(queries, found, strict=True)]
+
+    def _prepare_anew(self, settings: Settings) -> tuple[FragmentRanker, TokenBudget]:
+        ranker = FragmentRanker(self.library.vocabulary, settings.ranking, settings.policy)
+        return ranker, load_budget(settings.target, self.encoder).around(settings.policy.finish)
+
+    def _subject(
+        self, settings: Settings, ranked: Sequence[RankedPrompt], neighbours: Sequence[Neighbour]
+    ) -> Part | None:
+        if settings.subject is not None:
+            return Part(settings.subject, "user", "subject", 0.0)
+        if settings.mode == DEFAULT:
+            return prompt_part(ranked)
+        return subject_from_prompts(ranked, neighbours, self._artists)
+
+    @cached_property
+    def _artists(self) -> Collection[str]:
+        return name_keys(fragment.text for fragment in self.library.vocabulary.fragments(ARTIST))
 
 
 def check_positive(name: str, value: int) -> None:
     """Raises QueryError when a count is below 1."""
     if value < 1:
         raise QueryError(f"{name} is {value}, use 1 or more")
+
+
+def _with_kinds(settings: Settings, kinds: Sequence[str] | None) -> Settings:
+    return settings if kinds is None else replace(settings, ranking=replace(settings.ranking, kinds=tuple(kinds)))
 
 
 def _check_encoder(encoder: Encoder, library: Library) -> None:

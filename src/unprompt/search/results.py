@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,8 +46,51 @@ class RankedPrompt:
         return {"prompt": self.prompt, "score": number(self.score), "source": self.source}
 
 
-ScoredFragments = Mapping[str, list[tuple[Fragment, float]]]
-"""By kind, the fragments nearest a picture with their cosines, best first."""
+@dataclass(frozen=True, slots=True)
+class ScoredFragment:
+    """A fragment as one of its terms fits a picture.
+
+    Attributes:
+        text: the term, as it stands in a prompt: "by X" for an artist.
+        fragment: what the term renders.
+        row: the term's row in the vocabulary.
+        score: the cosine of the term with the picture, rounded once from float64.
+        percentile: in (0, 1), which share of reference pictures the term fits less well; None without a calibration.
+    """
+
+    text: str
+    fragment: Fragment
+    row: int
+    score: float
+    percentile: float | None = None
+
+
+ScoredFragments = Mapping[str, Sequence[ScoredFragment]]
+"""By kind, the terms that fit a picture, best first."""
+
+
+def fragments_to_dict(fragments: ScoredFragments) -> dict[str, Any]:
+    """Kind -> its terms with the keys text and score, and percentile where the vocabulary is calibrated."""
+    return {kind: [_term(each) for each in found] for kind, found in fragments.items()}
+
+
+def _term(each: ScoredFragment) -> dict[str, Any]:
+    term: dict[str, Any] = {"text": each.text, "score": number(each.score)}
+    if each.percentile is not None:
+        term["percentile"] = number(each.percentile)
+    return term
+
+
+@dataclass(frozen=True, slots=True)
+class Analysis:
+    """The terms that fit one picture, by kind."""
+
+    image: str
+    fragments: ScoredFragments
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys image and fragments."""
+        return {"image": self.image, "fragments": fragments_to_dict(self.fragments)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +102,9 @@ class QueryResult:
         final: the one prompt to use, with the evidence for each of its parts.
         prompts: the top-k prompts of the library, best first.
         neighbours: the top-k pictures of the library, nearest first.
-        fragments: for each kind asked for, its top-k fragments.
+        fragments: for each kind asked for, its top-k terms.
         recorded: the prompt in the picture's own metadata, None when it carries none.
+        negative: a negative prompt, None when none was asked for.
     """
 
     image: str
@@ -69,24 +113,33 @@ class QueryResult:
     neighbours: tuple[Neighbour, ...] = ()
     fragments: ScoredFragments = field(default_factory=dict)
     recorded: str | None = None
+    negative: Candidate | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON's types, with keys that stay as they are from release to release."""
-        parts = [
-            {"text": part.text, "source": part.source, "kind": part.kind, "score": number(part.score)}
-            for part in self.final.parts
-        ]
         return {
             "image": self.image,
-            "final": {"prompt": self.final.prompt, "score": number(self.final.score), "parts": parts},
+            "final": _candidate(self.final),
+            "negative": _candidate(self.negative) if self.negative is not None else None,
             "prompts": [prompt.to_dict() for prompt in self.prompts],
             "neighbours": [neighbour.to_dict() for neighbour in self.neighbours],
-            "fragments": {
-                kind: [{"text": fragment.text, "score": number(score)} for fragment, score in found]
-                for kind, found in self.fragments.items()
-            },
+            "fragments": fragments_to_dict(self.fragments),
             "recorded": self.recorded,
         }
+
+
+def _candidate(candidate: Candidate) -> dict[str, Any]:
+    parts = [
+        {
+            "text": part.text,
+            "source": part.source,
+            "kind": part.kind,
+            "score": number(part.score),
+            "gain": number(part.gain),
+        }
+        for part in candidate.parts
+    ]
+    return {"prompt": candidate.prompt, "score": number(candidate.score), "parts": parts}
 
 
 def number(score: float) -> float:

@@ -1,0 +1,69 @@
+"""Mode "best": whatever is nearest the picture, by a search for the best chain of fragments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from unprompt.search.chain import search_chain
+from unprompt.search.chain_options import ChainOptions
+from unprompt.search.modes.classic import draft_classic
+from unprompt.search.modes.common import ComposeInput, Piece, measure, prompts_of
+from unprompt.search.modes.fast import draft_fast
+from unprompt.search.modes.pools import chain_candidate, promising_pools
+from unprompt.search.rounds import advance_together
+from unprompt.types import Candidate
+
+POOL = 4096
+"""Fragments that a chain is searched in; those that promise most beside the subject."""
+
+TOGETHER = 16
+"""Pictures that are searched for at a time: each needs a copy of its pool's embeddings."""
+
+OPTIONS = ChainOptions()
+
+
+def compose_best(task: ComposeInput) -> list[Candidate]:
+    """The best by cosine of the subject, `classic`, `fast`, and the chain that a search from the subject finds."""
+    candidates: list[Candidate] = []
+    for i in range(0, len(task.queries), TOGETHER):
+        part = replace(task, queries=task.queries[i : i + TOGETHER], subjects=task.subjects[i : i + TOGETHER])
+        candidates += _compose(part)
+    return candidates
+
+
+def _compose(task: ComposeInput) -> list[Candidate]:
+    starts = task.starts()
+    pools = promising_pools(task, starts, POOL)
+    searches = [
+        search_chain(query, start.text if start else "", pool.pool, task.budget.fits, OPTIONS)
+        for query, start, pool in zip(task.queries, starts, pools, strict=True)
+    ]
+    chains = advance_together(searches, task.encode_texts)
+    found = [
+        chain_candidate(start, chain, pool, task.ranker.vocabulary)
+        for start, chain, pool in zip(starts, chains, pools, strict=True)
+    ]
+    return _better(task, found, [draft_classic(task, starts), draft_fast(task, starts)])
+
+
+def _better(
+    task: ComposeInput, found: Sequence[Candidate], drafts: Sequence[Sequence[Sequence[Piece]]]
+) -> list[Candidate]:
+    """What was found, or the best of each picture's other drafts where that is better."""
+    prompts = [prompts_of(each) for each in drafts]  # one list a mode
+    texts = list(dict.fromkeys(text for each in prompts for text in each if text))
+    if not texts:
+        return list(found)
+    embeddings = task.encode_texts(texts).astype(np.float64)
+    position = {text: i for i, text in enumerate(texts)}
+    results = list(found)
+    for q, query in enumerate(task.queries.astype(np.float64)):
+        for mode, each in zip(drafts, prompts, strict=True):
+            score = round(float(embeddings[position[each[q]]] @ query), 6) if each[q] else -np.inf
+            if not results[q].parts or score > results[q].score:
+                alone = replace(task, queries=task.queries[[q]], subjects=[None])
+                results[q] = measure(alone, [mode[q]])[0]
+    return results

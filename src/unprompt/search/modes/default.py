@@ -1,0 +1,80 @@
+"""Mode "default": the subject, or the best prompt of the library, with those few fragments that earn their place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from unprompt.search.chain import search_chain
+from unprompt.search.chain_options import ChainOptions
+from unprompt.search.modes.common import ComposeInput
+from unprompt.search.modes.pools import chain_candidate, pool_of
+from unprompt.search.rounds import advance_together
+from unprompt.types import Candidate
+
+if TYPE_CHECKING:
+    from unprompt.search.results import ScoredFragment
+
+MIN_GAIN = 0.02
+"""How much a fragment must add to the cosine with the picture; less is noise of the encoder rather than evidence.
+
+With `starter`, 63,669 prompts and 111,892 fragments, a step of 0.01 brought 22 of 49 pictures of the open domain nearer
+to their true prompt and took 20 away from it; one of 0.02 brought 16 nearer and took 10 away.
+"""
+
+MAX_FRAGMENTS = 6
+FRAGMENTS_PER_KIND = 5
+"""How many of each kind's best fragments are tried."""
+
+MIN_PERCENTILE = 0.9
+"""Where the vocabulary is calibrated, a fragment must fit the picture better than this share of reference pictures:
+some fit whatever picture they are compared with."""
+
+NEAR_DUPLICATE = 0.8
+KIND_LIMITS = {"artist": 2, "medium": 1, "movement": 1, "trending": 1}
+
+_ALL = 10**6
+OPTIONS = ChainOptions(
+    first=_ALL,
+    explored=_ALL,
+    survivors=_ALL,
+    refined=_ALL,
+    beam=1,
+    patience=1,
+    max_parts=MAX_FRAGMENTS,
+    part_cost=MIN_GAIN,
+    near_duplicate=NEAR_DUPLICATE,
+    kind_limits=KIND_LIMITS,
+)
+"""The pool is so small that every extension is encoded."""
+
+
+def compose_default(task: ComposeInput) -> list[Candidate]:
+    """Extends each subject by the few fragments that earn their place; without a subject the best fragment starts."""
+    starts = task.starts()
+    vocabulary = task.ranker.vocabulary
+    ranked = task.ranker.per_kind(task.queries, FRAGMENTS_PER_KIND)
+    pools = [
+        pool_of(vocabulary, [each.row for kind, found in kinds.items() for each in evident(kind, found)], query)
+        for kinds, query in zip(ranked, task.queries, strict=True)
+    ]
+    searches = [
+        search_chain(query, start.text if start else "", pool.pool, task.budget.fits, OPTIONS)
+        for query, start, pool in zip(task.queries, starts, pools, strict=True)
+    ]
+    chains = advance_together(searches, task.encode_texts)
+    return [
+        chain_candidate(start, chain, pool, vocabulary)
+        for start, chain, pool in zip(starts, chains, pools, strict=True)
+    ]
+
+
+def evident(kind: str, found: Sequence[ScoredFragment]) -> list[ScoredFragment]:
+    """Those that may say what a picture shows: none of a negative kind, and none that fits most pictures as well."""
+    from unprompt.search.ranker import is_negative
+
+    return [
+        each
+        for each in found
+        if not is_negative(kind) and (each.percentile is None or each.percentile >= MIN_PERCENTILE)
+    ]

@@ -1,0 +1,196 @@
+"""Ranking the terms of a vocabulary for pictures: exact, in batches, over everything that is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unprompt.errors import QueryError
+from unprompt.search.artist_names import ArtistNames
+from unprompt.search.choose import Chooser, Ranking
+from unprompt.search.policy import Policy
+from unprompt.search.rank_options import RankOptions, allowed_terms
+from unprompt.search.results import ScoredFragment
+from unprompt.types import Embeddings
+
+if TYPE_CHECKING:
+    from unprompt.index.vocabulary import Vocabulary
+
+__all__ = ["FragmentRanker", "RankOptions", "is_negative"]
+
+BLOCK = 1 << 23
+"""Scores that are in memory at a time, Q x T of them at most (and one query's at least): 32 MiB."""
+
+
+def is_negative(kind: str) -> bool:
+    """Whether fragments of this kind say what a picture should not be: "negative" and kinds that begin so."""
+    return kind.startswith("negative")
+
+
+class FragmentRanker:
+    """Ranks a vocabulary's terms for batches of pictures.
+
+    One product scores all allowed terms of a block of queries, `unprompt.search.topk` finds the few that may be among
+    the best, and those alone are scored again in float64. The result is that of sorting all exact cosines, rounded to
+    float32, with equal scores in stored order, whatever the batch and the threads.
+
+    Args:
+        vocabulary: what is ranked.
+        options: which terms, and in which order.
+        policy: hides terms as well.
+
+    Raises:
+        QueryError: a kind or namespace is not in the vocabulary, or the options need a calibration that it lacks.
+    """
+
+    def __init__(
+        self, vocabulary: Vocabulary, options: RankOptions | None = None, policy: Policy | None = None
+    ) -> None:
+        self.vocabulary = vocabulary
+        self.options = options or RankOptions()
+        self.policy = policy or Policy()
+        if self.options.needs_calibration and vocabulary.calibration is None:
+            raise QueryError("the vocabulary has no percentiles yet: run unprompt vocabulary calibrate")
+        self.allowed: NDArray[np.bool_] = allowed_terms(vocabulary, self.options) & self.policy.mask(vocabulary)
+        """(T,) False for terms that are in no ranking."""
+        ranges = {kind: vocabulary.kind_ranges[kind] for kind in vocabulary.kinds}
+        self.kinds = tuple(kind for kind, (start, stop) in ranges.items() if self.allowed[start:stop].any())
+        """Kinds that have an allowed term, in the order of `RankOptions.kinds` when it names them."""
+        if self.options.kinds is not None:
+            self.kinds = tuple(kind for kind in dict.fromkeys(self.options.kinds) if kind in self.kinds)
+
+    def per_kind(self, queries: Embeddings, k: int) -> list[dict[str, list[ScoredFragment]]]:
+        """The k best terms of every kind.
+
+        Args:
+            queries: (Q, D) float32, L2-normalised.
+            k: at least 1.
+
+        Returns:
+            For each query, kind -> its terms, best first; fewer than k only where no more are allowed.
+
+        Raises:
+            QueryError: `k` is below 1, or the queries are not finite or of another dimension.
+        """
+        ranked = self._rank(queries, k, [(kind,) for kind in self.kinds])
+        return [dict(zip(self.kinds, lists, strict=True)) for lists in ranked]
+
+    def merged(self, queries: Embeddings, k: int, kinds: Sequence[str] | None = None) -> list[list[ScoredFragment]]:
+        """The k best terms of several kinds together; by default of all allowed kinds but negative ones.
+
+        Raises:
+            QueryError: as `per_kind`, or a kind is not in the vocabulary.
+        """
+        wanted = [kind for kind in self.kinds if not is_negative(kind)] if kinds is None else kinds
+        return [lists[0] for lists in self._rank(queries, k, [self._chosen(wanted)])]
+
+    def lowest(self, queries: Embeddings, k: int, kinds: Sequence[str]) -> list[list[ScoredFragment]]:
+        """The k least similar terms, least similar first: what a negative prompt may be made of.
+
+        The order is by cosine, and thresholds are not applied: they say what fits.
+
+        Raises:
+            QueryError: as `merged`.
+        """
+        return [lists[0] for lists in self._rank(queries, k, [self._chosen(kinds)], sign=-1)]
+
+    def scores(self, queries: Embeddings) -> NDArray[np.float32]:
+        """(Q, T) cosines with every term, those that are not allowed as well."""
+        scores: NDArray[np.float32] = self._check(queries, 1) @ self.vocabulary.matrix.T
+        return scores
+
+    def clean(self, prompt: str) -> str:
+        """A prompt without what the policy forbids, the vocabulary's artists included; see `Policy.clean`."""
+        return self.policy.clean(prompt, self._names)
+
+    @cached_property
+    def _names(self) -> ArtistNames:
+        return self.policy.names(self.vocabulary)
+
+    @cached_property
+    def _best(self) -> Chooser:
+        return Chooser(self.vocabulary, self.options)
+
+    @cached_property
+    def _least(self) -> Chooser:
+        return Chooser(self.vocabulary, self.options, lowest=True)
+
+    def _chosen(self, kinds: Sequence[str]) -> list[str]:
+        """The allowed ones of some kinds, in stored order."""
+        if not set(kinds) <= set(self.kinds):
+            self.vocabulary.check_kinds(kinds)
+        return [kind for kind in self.vocabulary.kind_ranges if kind in kinds and kind in self.kinds]
+
+    def _check(self, queries: Embeddings, k: int) -> Embeddings:
+        if k < 1:
+            raise QueryError(f"k is {k}, use 1 or more")
+        dim = self.vocabulary.matrix.shape[1]
+        if queries.ndim != 2 or queries.shape[1] != dim:
+            raise QueryError(f"queries have shape {queries.shape}, this library's embeddings have {dim} numbers each")
+        if not np.isfinite(queries).all():
+            raise QueryError("a query's embedding is not finite: encode the picture again")
+        return np.ascontiguousarray(queries, dtype=np.float32)
+
+    def _rank(
+        self, queries: Embeddings, k: int, lists: Sequence[Sequence[str]], sign: int = 1
+    ) -> list[list[list[ScoredFragment]]]:
+        """For each query the best of every list of kinds; with `sign` -1 the least similar."""
+        queries = self._check(queries, k)
+        ranges = [self.vocabulary.kind_ranges[kind] for kinds in lists for kind in kinds]
+        sizes = [sum(b - a for a, b in map(self.vocabulary.kind_ranges.__getitem__, kinds)) for kinds in lists]
+        rows = np.concatenate([np.zeros(0, np.intp), *(np.arange(a, b) for a, b in ranges)])
+        ends = np.cumsum([0, *sizes]).tolist()
+        chooser = self._best if sign > 0 else self._least
+        step = max(1, BLOCK // max(1, len(rows)))
+        results: list[list[list[ScoredFragment]]] = []
+        for start in range(0, len(queries), step):
+            block = queries[start : start + step]
+            scores = self._product(block if sign > 0 else -block, ranges, rows)
+            found = [chooser.choose(block, scores[:, a:b], rows[a:b], k) for a, b in pairwise(ends)]
+            results += [[self._scored(found[i][q]) for i in range(len(lists))] for q in range(len(block))]
+        return results
+
+    def _product(
+        self, queries: Embeddings, ranges: Sequence[tuple[int, int]], rows: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """(Q, n) cosines with the terms in `rows`, which `ranges` cover in order; minus infinity where not allowed."""
+        scores = np.empty((len(queries), len(rows)), dtype=np.float32)
+        start = 0
+        for first, stop in _joined(ranges):
+            end = start + stop - first
+            np.matmul(queries, self.vocabulary.matrix[first:stop].T, out=scores[:, start:end])
+            start = end
+        hidden = ~self.allowed[rows]
+        if hidden.any():
+            np.copyto(scores, -np.inf, where=hidden)
+        return scores
+
+    def _scored(self, ranking: Ranking) -> list[ScoredFragment]:
+        rows, scores = ranking
+        vocabulary, calibration = self.vocabulary, self.vocabulary.calibration
+        percentiles: list[float] | list[None] = [None] * len(rows)
+        if calibration is not None:
+            percentiles = calibration.percentiles(rows, scores).tolist()
+        return [
+            ScoredFragment(vocabulary.terms[row], vocabulary.fragment(row), row, score, percentile)
+            for row, score, percentile in zip(rows.tolist(), scores.tolist(), percentiles, strict=True)
+        ]
+
+
+def _joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, neighbours in one, so that their product is one."""
+    pending: tuple[int, int] | None = None
+    for start, stop in ranges:
+        if pending and pending[1] == start:
+            pending = pending[0], stop
+            continue
+        if pending:
+            yield pending
+        pending = start, stop
+    if pending:
+        yield pending

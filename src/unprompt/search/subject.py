@@ -1,0 +1,113 @@
+"""What a picture shows, in words: where the first part of a composed prompt comes from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+from unprompt.pictures.split import subject_of
+from unprompt.search.results import Neighbour, RankedPrompt
+from unprompt.search.retrieve import nearest_by_prompt
+from unprompt.search.words import plain_words
+from unprompt.types import Part
+
+VOTERS = 10
+"""How many of the nearest distinct prompts have a say."""
+
+SHARPNESS = 20.0
+"""A neighbour whose cosine is 0.05 lower than the nearest one's has 1/e of its vote."""
+
+HEAD = 0.8
+"""How much of its vote a prompt gives to what its subject begins with, up to the first comma."""
+
+CONTAINED = 0.5
+"""How much of its vote a prompt gives to a subject whose words its own subject holds."""
+
+
+class SubjectSource(Protocol):
+    """Says what pictures show: a captioner, or the neighbours' prompts."""
+
+    def subjects(
+        self, ranked: Sequence[Sequence[RankedPrompt]], neighbours: Sequence[Sequence[Neighbour]]
+    ) -> list[Part | None]:
+        """The subject of each picture, None where nothing is known; the parts' scores are not set."""
+        ...
+
+
+class NeighbourSubjects:
+    """Subjects from the prompts of the pictures' neighbours; see `subject_from_prompts`.
+
+    Args:
+        artists: keys of artists known by name, from `unprompt.pictures.credits.name_keys`.
+    """
+
+    def __init__(self, artists: Collection[str] = ()) -> None:
+        self._artists = artists
+
+    def subjects(
+        self, ranked: Sequence[Sequence[RankedPrompt]], neighbours: Sequence[Sequence[Neighbour]]
+    ) -> list[Part | None]:
+        return [
+            subject_from_prompts(prompts, near, self._artists) for prompts, near in zip(ranked, neighbours, strict=True)
+        ]
+
+
+def prompt_part(ranked: Sequence[RankedPrompt]) -> Part | None:
+    """The best prompt of the library, whole, as a part to start from; None when there is none."""
+    return Part(ranked[0].prompt, ranked[0].source, "prompt", 0.0) if ranked else None
+
+
+def subject_from_prompts(
+    ranked: Sequence[RankedPrompt], neighbours: Sequence[Neighbour], artists: Collection[str] = ()
+) -> Part | None:
+    """The subject that the prompts near a picture share.
+
+    The nearest pictures' prompts vote for their subjects, weighed by how near they are, and with a part of the vote for
+    what these begin with ("a man in a room, blue coat" supports "a man in a room") and for other subjects whose words
+    they hold ("woman with a hat" supports "woman"). Where no picture is near, the ranked prompts vote, weighed by rank.
+
+    Args:
+        ranked: the picture's prompts, best first.
+        neighbours: its neighbours, nearest first.
+        artists: see `NeighbourSubjects`.
+
+    Returns:
+        A part of kind "subject", with the source of the nearest prompt that has it and its score not set; None when
+        no prompt has one. Equal votes go to the subject that was found first.
+    """
+    voters = [(subject_of(prompt, artists), source, weight) for prompt, source, weight in _voters(ranked, neighbours)]
+    named: dict[str, tuple[str, str]] = {}  # words -> how they were first written, and by whom
+    for text, source, _ in voters:
+        for form in (text, _head(text)):
+            if plain_words(form):
+                named.setdefault(plain_words(form), (form, source))
+    if not named:
+        return None
+    votes = {words: math.fsum(weight * _support(text, words) for text, _, weight in voters) for words in named}
+    text, source = named[max(votes, key=votes.__getitem__)]
+    return Part(text, source, "subject", 0.0)
+
+
+def _support(subject: str, words: str) -> float:
+    """Which share of its vote a prompt with this subject gives to the subject of these words."""
+    own = plain_words(subject)
+    if own == words:
+        return 1.0
+    return HEAD if plain_words(_head(subject)) == words else CONTAINED * (words in own)
+
+
+def _head(subject: str) -> str:
+    return subject.partition(",")[0].strip()
+
+
+def _voters(ranked: Sequence[RankedPrompt], neighbours: Sequence[Neighbour]) -> list[tuple[str, str, float]]:
+    """Prompts with their source and weight, the weightiest first."""
+    if not neighbours:
+        return [(each.prompt, each.source, 1.0 / rank) for rank, each in enumerate(ranked[:VOTERS], start=1)]
+    nearest = list(nearest_by_prompt(neighbours).items())[:VOTERS]
+    best = nearest[0][1].hit.score
+    return [
+        (prompt, f"neighbour:{found.hit.id}", math.exp(SHARPNESS * (found.hit.score - best)))
+        for prompt, found in nearest
+    ]
