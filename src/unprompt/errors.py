@@ -23,3 +23,7 @@ class QueryError(UnpromptError):
 
 class CaptionerError(UnpromptError):
     """A captioner cannot be built, loaded or run: a value out of range, weights that do not fit, a missing extra."""
+
+
+class EvaluationError(UnpromptError):
+    """Something cannot be scored: unknown metric, lengths that differ, a broken submission, a missing extra."""

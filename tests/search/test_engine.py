@@ -18,6 +18,7 @@ from unprompt.errors import LibraryError, QueryError
 from unprompt.index.library import Library
 from unprompt.pictures.opening import PictureError
 from unprompt.search.engine import Engine
+from unprompt.search.queries import text_queries
 from unprompt.search.results import QueryResult
 from unprompt.types import Candidate, Fragment
 
@@ -262,3 +263,16 @@ def test_importing_the_engine_is_light() -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_an_artist_whom_the_prompt_names_is_not_named_again(encoder: FakeEncoder, tmp_path: Path) -> None:
+    library = write_library(
+        tmp_path / "library",
+        encoder,
+        prompts={"a red sea by Claude Monet": 1},
+        fragments=[Fragment("Claude Monet", "artist"), Fragment("foggy", "flavor")],
+    )
+    queries = text_queries(["inspired, a red foggy sea inspired by Claude Monet, inspired"], encoder)
+    [result] = Engine(library, encoder).search(queries)
+    assert result.fragments["artist"][0].text == "inspired by Claude Monet"
+    assert result.final.prompt == "a red sea by Claude Monet"

@@ -10,7 +10,8 @@ from unprompt.search.chain_options import ChainOptions
 from unprompt.search.modes.common import ComposeInput
 from unprompt.search.modes.pools import chain_candidate, pool_of
 from unprompt.search.rounds import advance_together
-from unprompt.types import Candidate
+from unprompt.search.words import holds_words
+from unprompt.types import Candidate, Part
 
 if TYPE_CHECKING:
     from unprompt.search.results import ScoredFragment
@@ -55,8 +56,8 @@ def compose_default(task: ComposeInput) -> list[Candidate]:
     vocabulary = task.ranker.vocabulary
     ranked = task.ranker.per_kind(task.queries, FRAGMENTS_PER_KIND)
     pools = [
-        pool_of(vocabulary, [each.row for kind, found in kinds.items() for each in evident(kind, found)], query)
-        for kinds, query in zip(ranked, task.queries, strict=True)
+        pool_of(vocabulary, [each.row for kind, found in kinds.items() for each in evident(kind, found, start)], query)
+        for kinds, query, start in zip(ranked, task.queries, starts, strict=True)
     ]
     searches = [
         search_chain(query, start.text if start else "", pool.pool, task.budget.fits, OPTIONS)
@@ -69,12 +70,15 @@ def compose_default(task: ComposeInput) -> list[Candidate]:
     ]
 
 
-def evident(kind: str, found: Sequence[ScoredFragment]) -> list[ScoredFragment]:
-    """Those that may say what a picture shows: none of a negative kind, and none that fits most pictures as well."""
+def evident(kind: str, found: Sequence[ScoredFragment], start: Part | None = None) -> list[ScoredFragment]:
+    """Those that may say more of a picture than `start` does.
+
+    None of a negative kind, none that fits most pictures as well, and none whose fragment stands there already: to
+    "portrait by Claude Monet", "inspired by Claude Monet" adds nothing.
+    """
     from unprompt.search.ranker import is_negative
 
-    return [
-        each
-        for each in found
-        if not is_negative(kind) and (each.percentile is None or each.percentile >= MIN_PERCENTILE)
-    ]
+    if is_negative(kind):
+        return []
+    evidence = [each for each in found if each.percentile is None or each.percentile >= MIN_PERCENTILE]
+    return [each for each in evidence if start is None or not holds_words(start.text, each.fragment.text)]

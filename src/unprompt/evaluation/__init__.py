@@ -1,0 +1,1 @@
+"""Evaluation: metrics by name, splits that keep near duplicates together, leak checks and bootstrap intervals."""
