@@ -50,7 +50,7 @@ def main(verbose: int) -> None:
 
 
 def _add_commands() -> None:
-    from unprompt.cli import analyze, build, library, mine, query, vocabulary
+    from unprompt.cli import analyze, build, caption, library, mine, query, train, vocabulary
 
     for command in (
         build.build,
@@ -58,6 +58,8 @@ def _add_commands() -> None:
         build.remove,
         query.query,
         analyze.analyze,
+        caption.caption,
+        train.train,
         vocabulary.vocabulary,
         library.info,
         library.verify,

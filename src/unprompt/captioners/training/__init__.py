@@ -1,0 +1,1 @@
+"""The training loop: batches, accumulated gradients, resumable state."""

@@ -1,0 +1,144 @@
+"""``unprompt caption``: a trained captioner writes prompts for pictures."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from unprompt.types import Candidate
+
+
+@click.command()
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option(
+    "--captioner", "name", required=True, metavar="NAME", help="Its name, a checkpoint's folder, ofa:NAME, blip:NAME."
+)
+@click.option("--library", "root", type=click.Path(path_type=Path), metavar="DIR",
+              help="Where neighbours are found, for a captioner that is told them.")  # fmt: skip
+@click.option("--num-beams", type=click.IntRange(1), default=5, show_default=True, metavar="N",
+              help="Captions kept while writing, and given at most.")  # fmt: skip
+@click.option("--max-tokens", type=click.IntRange(1), default=30, show_default=True, metavar="N",
+              help="Longest caption, where the captioner was not trained to write shorter ones.")  # fmt: skip
+@click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, metavar="N",
+              help="Pictures at a time.")  # fmt: skip
+@click.option("--device", default="cpu", show_default=True, help="Where it runs: cpu, cuda, cuda:1 ...")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line and picture.")
+@click.pass_context
+def caption(
+    context: click.Context,
+    images: tuple[str, ...],
+    name: str,
+    root: Path | None,
+    num_beams: int,
+    max_tokens: int,
+    batch_size: int,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Write prompts for each IMAGE, a picture or a folder of pictures.
+
+    The score is the mean log-probability of a caption's tokens: at most 0, higher is better. A picture that cannot be
+    read gives a warning; the others are captioned, and the exit status is 1.
+    """
+    from unprompt.captioners.registry import load_captioner
+    from unprompt.encoders.registry import check_device
+
+    check_device(device)
+    finder = None if root is None else NeighbourFinder(root, device)
+    captioner = load_captioner(name, device)
+    opened = Opened(images)
+    remaining = iter(opened)
+    while batch := list(islice(remaining, batch_size)):
+        pictures = [picture for _, picture in batch]
+        told = None if finder is None else finder(pictures)
+        found = captioner.caption(pictures, num_beams=num_beams, max_tokens=max_tokens, neighbours=told)
+        for (image, _), candidates in zip(batch, found, strict=True):
+            click.echo(json.dumps(to_dict(image, candidates)) if as_json else describe(image, candidates))
+    if opened.failed:
+        context.exit(1)
+
+
+def to_dict(image: str, candidates: Sequence[Candidate]) -> dict[str, Any]:
+    """One picture's captions as JSON."""
+    captions = [
+        {"prompt": each.prompt, "score": round(each.score, 4), "source": each.parts[0].source if each.parts else ""}
+        for each in candidates
+    ]
+    return {"image": image, "captions": captions}
+
+
+def describe(image: str, candidates: Sequence[Candidate]) -> str:
+    """One picture's captions for people."""
+    from unprompt.cli.query_output import printable
+
+    return "\n".join([printable(image), *(f"  {each.score:8.3f}  {printable(each.prompt)}" for each in candidates)])
+
+
+class Opened:
+    """Opens the pictures that a command line names, in order, and warns of those that cannot be read.
+
+    Attributes:
+        failed: how many names gave no picture so far.
+    """
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self.failed = 0
+
+    def __iter__(self) -> Iterator[tuple[str, Image.Image]]:
+        from unprompt.cli.pictures import find_pictures
+        from unprompt.cli.query_output import printable
+        from unprompt.pictures.opening import MISSING, PictureError, open_picture, read_bytes
+        from unprompt.types import Picture
+
+        for name in self._names:
+            paths = find_pictures(name) if Path(name).is_dir() else [name]
+            for path in paths or [""]:
+                try:
+                    if not path:
+                        raise PictureError(MISSING, "no pictures in this folder", name)
+                    yield path, open_picture(Picture(path), read_bytes(Picture(path)))
+                except PictureError as error:
+                    self.failed += 1
+                    click.echo(f"warning: {printable(str(error))}", err=True)
+
+
+class NeighbourFinder:
+    """The prompts of the pictures of a library that are nearest to given ones."""
+
+    LOOKED_AT = 64
+    """Nearest pictures whose distinct prompts are told: a captioner takes the first few."""
+
+    def __init__(self, root: Path, device: str) -> None:
+        """Opens the library and its encoder.
+
+        Raises:
+            LibraryError: it cannot be opened, or has no pictures.
+            EncoderError: its encoder cannot be loaded, or is not the one it was built with.
+        """
+        from unprompt.errors import LibraryError
+        from unprompt.index.library import Library
+        from unprompt.search.engine import Engine
+
+        self._library = Library.open(root)
+        self._encoder = Engine(self._library, device=device).encoder
+        index = self._library.image_index
+        if index is None:
+            raise LibraryError(f"{root} has no pictures, so there are no neighbours: build it from pictures")
+        self._index = index
+
+    def __call__(self, pictures: Sequence[Image.Image]) -> list[list[str]]:
+        """For each picture the distinct prompts of its neighbours, nearest first."""
+        _, rows = self._index.search(self._encoder.encode_images(list(pictures)), min(self.LOOKED_AT, len(self._index)))
+        return [
+            list(dict.fromkeys(record.prompt for record in self._library.records([row for row in each if row >= 0])))
+            for each in rows.tolist()
+        ]
