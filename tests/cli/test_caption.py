@@ -6,7 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -17,17 +16,8 @@ from unprompt.captioners.captioner import LazyTexts
 from unprompt.captioners.data.neighbours import find_neighbours
 from unprompt.captioners.train import train_captioner
 from unprompt.captioners.training.pictures import Pictures, embed_pictures
-from unprompt.cli import main as whole
-from unprompt.cli.caption import caption
+from unprompt.cli import main
 from unprompt.types import Embeddings, Entry
-
-
-@click.group(cls=type(whole))
-def main() -> None:
-    """As the real one: what is the input's fault is one line."""
-
-
-main.add_command(caption)
 
 
 @pytest.fixture(scope="module")

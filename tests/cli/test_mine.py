@@ -7,12 +7,13 @@ import json
 from pathlib import Path
 
 import pytest
+from click import ClickException
 from click.testing import CliRunner, Result
 
 from fakes import FakeEncoder
 from tiny_library import write_library
 from unprompt.builders.fragments import read_fragments
-from unprompt.cli.mine import mine
+from unprompt.cli import main
 from unprompt.errors import LibraryError, QueryError, SourceError, UnpromptError
 from unprompt.types import Fragment
 
@@ -30,13 +31,16 @@ def library(tmp_path: Path) -> Path:
 
 
 def run(*arguments: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(mine, [str(argument) for argument in arguments])
+    result = CliRunner().invoke(main, ["vocabulary", "mine", *map(str, arguments)])
     assert result.exit_code == code, result.output
     return result
 
 
 def refused(*arguments: object) -> UnpromptError:
-    exception = CliRunner().invoke(mine, [str(argument) for argument in arguments]).exception
+    words = ["vocabulary", "mine", *map(str, arguments)]
+    error = CliRunner().invoke(main, words, standalone_mode=False).exception
+    assert isinstance(error, ClickException), error
+    exception = error.__cause__
     assert isinstance(exception, UnpromptError), exception
     assert "\n" not in str(exception)
     return exception

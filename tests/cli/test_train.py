@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -15,17 +14,8 @@ from click.testing import CliRunner, Result
 from fakes import FakeEncoder, colour_folder, colour_picture
 from tiny_captioner import SHAPES, TinyGrid
 from unprompt.captioners.checkpoint import load_checkpoint
-from unprompt.cli import main as whole
-from unprompt.cli.train import train
+from unprompt.cli import main
 from unprompt.types import Encoder
-
-
-@click.group(cls=type(whole))
-def main() -> None:
-    """As the real one: what is the input's fault is one line."""
-
-
-main.add_command(train)
 
 
 @pytest.fixture(autouse=True)
