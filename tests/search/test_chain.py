@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -12,13 +13,16 @@ from fakes import FakeEncoder, normalise
 from unprompt.search import surrogate
 from unprompt.search.chain import Chain, Pool, search_chain
 from unprompt.search.chain_options import ChainOptions
+from unprompt.search.exchanges import SETTLING, TENURE, ExchangeMemory
 from unprompt.search.rounds import advance_together
 from unprompt.search.surrogate import GainSurrogate, expected_scores
 from unprompt.search.words import append, holds_words
 from unprompt.types import Embeddings
 
 WORDS = [f"word{i}" for i in range(40)]
-EVERYTHING = ChainOptions(first=999, explored=999, survivors=999, beam=999, patience=9, refinements=0)
+EVERYTHING = ChainOptions(
+    first=999, explored=999, survivors=999, beam=999, patience=9, refinements=0, max_encoded=10**9
+)
 phrases = st.lists(st.sampled_from(WORDS[:12]), min_size=1, max_size=2, unique=True).map(" ".join)
 
 
@@ -159,6 +163,16 @@ def cosine_with(query: np.ndarray, text: str) -> float:
     return float(FakeEncoder(64).encode_texts([text])[0] @ query)
 
 
+def test_it_stops_where_it_may_encode_no_more() -> None:
+    encode = Counting()
+    query = encode.encoder.encode_texts([" ".join(WORDS)])[0]
+    options = ChainOptions(max_encoded=100, explored=20, survivors=10, refined=10)
+    [found] = advance_together([search_chain(query, "dog", pool_of(WORDS, query), at_most(99), options)], encode)  # type: ignore[arg-type]
+    assert found.columns
+    # A round that began may end, and the parts' gains are measured at the last.
+    assert sum(map(len, encode.calls)) <= 100 + 10 + 2 * len(found.columns)
+
+
 def test_a_fragment_must_bring_what_it_costs() -> None:
     target = " ".join(WORDS[:6])
     options = ChainOptions(part_cost=0.05)
@@ -234,3 +248,51 @@ def test_later_observations_count_more() -> None:
     learner.learn(np.array([0, 1]), np.array([1.0, 1.0]))
     learner.learn(np.array([0, 1]), np.array([-1.0, -1.0]))
     assert learner.correct(np.zeros(3))[0] < 0
+
+
+def test_exchanges_lead_out_of_a_local_optimum() -> None:
+    texts = ["word1 word2 word3 bad", "word1 word2", "word3 word4"]
+    target = "word1 word2 word3 word4"
+    plain, moved = (
+        search(
+            target, "word9", texts, ChainOptions(max_parts=2, refinements=0, dropped=dropped, max_encoded=200), dim=2048
+        )
+        for dropped in (0, 2)
+    )
+    assert plain.columns == (0, 2)
+    assert sorted(moved.columns) == [1, 2]
+    assert moved.score > plain.score + 0.01
+
+
+@settings(max_examples=40)
+@given(st.lists(phrases, min_size=1, max_size=12, unique=True), st.just("") | phrases, phrases)
+def test_exchanges_end_and_make_nothing_worse(texts: list[str], start: str, target: str) -> None:
+    options = ChainOptions(cycles=1, refinements=0)
+    plain = search(target, start, texts, options, limit=9)
+    found = search(target, start, texts, replace(options, dropped=3, max_encoded=300), limit=9)
+    assert found.score >= plain.score - 1e-6
+    assert sum(found.gains) == pytest.approx(found.score, abs=1e-6)
+    assert len(set(found.columns)) == len(found.columns)
+    assert not found.columns or len(found.text.split()) <= 9
+
+
+def test_words_may_be_repeated_where_that_is_wanted() -> None:
+    texts, target = ["word1 word3", "word1"], "word1 word1 word2 word3"  # the fake encoder counts words
+    assert search(target, "word2", texts).text == "word2, word1 word3"
+    assert search(target, "word2", texts, ChainOptions(repeat_words=True)).text == "word2, word1 word3, word1"
+
+
+def test_exchange_memory_offers_the_least_and_bars_what_moved() -> None:
+    memory = ExchangeMemory()
+    memory.learn([7, 8, 9], [0.3, 0.1, 0.2])
+    assert memory.weakest([7, 8, 9], 2) == [1, 2]
+    memory.move([7, 8, 9], [7, 9, 4])
+    assert sorted(memory.barred()) == [4, 8]
+    assert memory.weakest([7, 9, 4], 9) == [1, 0], "what has just come must stay a while"
+    for _ in range(SETTLING):
+        memory.move([7, 9, 4], [7, 9, 4])
+    assert memory.barred() == [8]
+    assert memory.weakest([7, 9, 4], 1) == [2], "what was never tried comes first"
+    for _ in range(TENURE - SETTLING):
+        memory.move([], [])
+    assert memory.barred() == []

@@ -14,7 +14,10 @@ from fakes import FakeEncoder, normalise, word_vector
 from unprompt.index.vocabulary import FORMS, PLAIN, Vocabulary
 from unprompt.search.budget import TokenBudget
 from unprompt.search.modes import MODES, ComposeInput
+from unprompt.search.modes.classic import draft_classic
+from unprompt.search.modes.common import Piece, measure
 from unprompt.search.modes.default import KIND_LIMITS, MAX_FRAGMENTS, MIN_GAIN
+from unprompt.search.modes.fast import draft_fast
 from unprompt.search.policy import Policy
 from unprompt.search.rank_options import RankOptions
 from unprompt.search.ranker import FragmentRanker
@@ -173,6 +176,49 @@ def test_classic_does_not_say_the_medium_twice() -> None:
     assert found.prompt.count("oil painting") == 1
 
 
+class Counting:
+    """Encodes, and keeps what it encoded."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def __call__(self, texts: Sequence[str]) -> Embeddings:
+        self.texts += texts
+        return Encoder(DIM).encode_texts(texts)
+
+
+@pytest.mark.parametrize("mode", ["fast", "classic"])
+def test_modes_without_a_search_encode_the_subject_and_the_prompt(mode: str) -> None:
+    encode = Counting()
+    found = compose(mode, TARGETS[0], "a dog", encode=encode)
+    assert sorted(encode.texts) == sorted(["a dog", found.prompt])
+    encode.texts.clear()
+    assert compose(mode, TARGETS[0], None, encode=encode).prompt == encode.texts[0]
+    encode.texts.clear()
+    MODES[mode](task_of(TARGETS[:1] * 3, ["a dog", "a dog", None], encode=encode))
+    assert len(encode.texts) == 3
+
+
+@pytest.mark.parametrize(("mode", "draft"), [("fast", draft_fast), ("classic", draft_classic)])
+@pytest.mark.parametrize("start", ["a dog", None])
+def test_estimated_gains_are_near_measured_ones(
+    mode: str, draft: Callable[[ComposeInput, Sequence[Part | None]], list[list[Piece]]], start: str | None
+) -> None:
+    task = task_of(TARGETS, [start] * len(TARGETS))
+    estimated = MODES[mode](task)
+    for own, true in zip(estimated, measure(task, draft(task, task.starts())), strict=True):
+        assert [(part.text, part.score) for part in own.parts] == [(part.text, part.score) for part in true.parts]
+        assert (own.prompt, own.score) == (true.prompt, true.score)
+        assert own.parts[0].gain == pytest.approx(true.parts[0].gain, abs=2e-6)
+        gains = np.array([[part.gain for part in each.parts[1:]] for each in (own, true)])
+        assert np.corrcoef(gains)[0, 1] > 0.9
+
+
+def test_a_single_estimated_gain_is_the_measured_one() -> None:
+    task = task_of(TARGETS[:2], ["a dog", None], ranker=FragmentRanker(vocabulary_of({"flavor": ["flavor1 tint1"]})))
+    assert MODES["fast"](task) == measure(task, draft_fast(task, task.starts()))
+
+
 def test_best_is_no_worse_than_any_other_mode_or_the_subject() -> None:
     for target, start in product(TARGETS, ["a dog", "a cat, flavor3 tint3", None]):
         best = compose("best", target, start)
@@ -233,12 +279,16 @@ def test_default_ignores_fragments_that_fit_every_picture() -> None:
 
 def test_blank_and_repeated_terms_are_never_composed() -> None:
     target = "flavor1 tint1 flavor2 tint2"
+    collapsed = FragmentRanker(VOCABULARY, RankOptions(collapse=0.95))
     for mode in MODES:
-        found = compose(mode, target, "a dog")
+        found = compose(mode, target, "a dog", ranker=collapsed)
         assert all(part.text.strip() for part in found.parts)
         assert ", ," not in found.prompt
         words = [" ".join(part.text.lower().replace(",", "").replace("!", "").split()) for part in found.parts]
         assert len(set(words)) == len(words)
+    # Without collapsing, "best" may say the same words in another form; the very same term it may not.
+    texts = [part.text.strip() for part in compose("best", target, "a dog").parts]
+    assert len(set(texts)) == len(texts)
 
 
 def test_separators_count_against_the_budget() -> None:

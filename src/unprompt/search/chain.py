@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.search.chain_options import ChainOptions
+from unprompt.search.exchanges import ExchangeMemory
 from unprompt.search.rounds import Search
 from unprompt.search.surrogate import GainSurrogate
 from unprompt.search.words import append, plain_words
@@ -76,11 +77,13 @@ def search_chain(
 
     Each round predicts for every chain of the beam what every fragment would bring (`GainSurrogate`), encodes only the
     most promising extensions, and keeps the best as the next beam. When no better chain was found for a while, the
-    best one is refined: a fragment is dropped, replaced or added as long as that helps, and then it grows again. To
-    minimise the cosine, search with the query negated.
+    best one is refined: a fragment is dropped, replaced or added as long as that helps, and then it grows again. At
+    last fragments may be exchanged whether that helps or not, which leads out of local optima. To minimise the cosine,
+    search with the query negated.
 
-    Fragments whose words stand in the prompt already are never taken. Equal values are ordered by the chains found
-    first, and extensions by the beam's order and the pool's, so results depend on nothing else.
+    No fragment is taken twice, nor, unless `repeat_words`, one whose words stand in the prompt already. Equal values
+    are ordered by the chains found first, and extensions by the beam's order and the pool's, so results depend on
+    nothing else.
 
     Args:
         query: (D,).
@@ -102,6 +105,7 @@ def search_chain(
         if best is grown:
             break
         beam = [best]
+    best = yield from search.exchange(best)
     gains = yield from search.gains(best)
     return replace(best, gains=gains)
 
@@ -116,32 +120,58 @@ class _ChainSearch:
         self.words = [plain_words(text) for text in pool.texts]
         self.kinds = np.array(pool.kinds, dtype=object)
         self.surrogate = GainSurrogate(pool.embeddings, pool.scores)
-        self.rounds = 0
+        self.rounds = self.encoded = 0
         self.known: dict[str, float] = {}  # prompt -> score, of all that was encoded
 
     def grow(self, best: Chain, beam: list[Chain]) -> Search[Chain]:
-        """Extends a beam of chains until none of them has become better for `patience` rounds."""
-        stale = 0
-        while beam and stale < self.options.patience and len(beam[0].columns) < self.options.max_parts:
+        """Extends a beam of chains, through `valley` if need be, until none has become better for `patience` rounds."""
+        stale, valley = 0, self.options.valley
+        while beam and (stale < self.options.patience or len(beam[0].columns) < valley) and self.may_grow(beam[0]):
+            last = beam[0].value
             found = yield from self.extend(beam, self.options.extensions(self.rounds, stale > 0))
             self.rounds += 1
             beam = found[: self.options.beam]
+            rises = bool(valley and beam) and beam[0].value > last + LEAST_GAIN
             better = bool(beam) and beam[0].value > best.value + LEAST_GAIN
-            best, stale = (beam[0], 0) if better else (best, stale + 1)
+            best, stale = (beam[0], 0) if better else (best, 0 if rises else stale + 1)
         return best
+
+    def may_grow(self, chain: Chain) -> bool:
+        spent = self.encoded >= self.options.growing * self.options.max_encoded
+        return not spent and len(chain.columns) < self.options.max_parts
 
     def refine(self, best: Chain) -> Search[Chain]:
         """Drops, replaces or adds one fragment at a time while that makes the chain better."""
         for _ in range(self.options.refinements):
-            if not best.columns or (len(best.columns) == 1 and not self.start):
+            alone = len(best.columns) == 1 and not self.start
+            if not best.columns or alone or self.encoded >= self.options.max_encoded:
                 break
-            shorter = yield from self.encode(self.without_one(best))
+            shorter = yield from self.encode(self.without_one(best, range(len(best.columns))))
             full = len(best.columns) >= self.options.max_parts
-            found = yield from self.extend(shorter if full else [best, *shorter], self.options.refined, best)
+            found = yield from self.extend(shorter if full else [best, *shorter], self.options.refined, best.columns)
             better = min([*shorter, *found], key=lambda chain: -chain.value)
             if better.value <= best.value + LEAST_GAIN:
                 break
             best = better
+        return best
+
+    def exchange(self, best: Chain) -> Search[Chain]:
+        """Moves to the best chain with one fragment added, replaced or dropped, be it worse, and keeps the best met."""
+        memory, chain, limit = ExchangeMemory(), best, len(best.columns)  # at first all are tried
+        while self.options.dropped and best.columns and self.encoded < self.options.max_encoded:
+            positions = memory.weakest(chain.columns, limit) if self.start or len(chain.columns) > 1 else []
+            shorter = yield from self.encode(self.without_one(chain, positions))
+            memory.learn([chain.columns[i] for i in positions], [chain.value - each.value for each in shorter])
+            extended = shorter if len(chain.columns) >= self.options.max_parts else [*shorter, chain]
+            barred = (*chain.columns, *memory.barred())
+            found = yield from self.extend(extended, self.options.exchanged, barred)
+            moves = [*(each for each in shorter if each.value > chain.value), *found]
+            if not moves:
+                break
+            moved = min(moves, key=lambda each: -each.value)
+            memory.move(chain.columns, moved.columns)
+            best = moved if moved.value > best.value + LEAST_GAIN else best
+            chain, limit = moved, self.options.dropped
         return best
 
     def gains(self, chain: Chain) -> Search[tuple[float, ...]]:
@@ -164,16 +194,16 @@ class _ChainSearch:
             beam.append(Chain((column,), text, score, value, self.pool.embeddings[column]))
         return beam
 
-    def extend(self, chains: Sequence[Chain], limit: int, old: Chain | None = None) -> Search[list[Chain]]:
+    def extend(self, chains: Sequence[Chain], limit: int, barred: Sequence[int] = ()) -> Search[list[Chain]]:
         """Encodes the most promising extensions of some chains by one fragment; returns them best first.
 
         Args:
             chains: with embeddings.
             limit: how many to encode.
-            old: a chain whose fragments are not to be taken again.
+            barred: fragments that are not to be taken.
         """
         priors = [self.surrogate.prior(chain.embedding, chain.score) for chain in chains if chain.embedding is not None]
-        chosen = self.promising(chains, priors, limit, old)
+        chosen = self.promising(chains, priors, limit, barred)
         found = yield from self.encode(
             [(append(chains[i].text, self.pool.texts[c]), (*chains[i].columns, c)) for i, c in chosen]
         )
@@ -183,13 +213,13 @@ class _ChainSearch:
         return sorted(found, key=lambda chain: -chain.value)
 
     def promising(
-        self, chains: Sequence[Chain], priors: Sequence[NDArray[np.float64]], limit: int, old: Chain | None
+        self, chains: Sequence[Chain], priors: Sequence[NDArray[np.float64]], limit: int, barred: Sequence[int]
     ) -> list[tuple[int, int]]:
         """The (chain, fragment) pairs with the greatest predicted values that fit and repeat nothing."""
         ranked: list[tuple[float, int, int]] = []
         for i, (chain, prior) in enumerate(zip(chains, priors, strict=True)):
             values = self.surrogate.correct(prior) - self.costs(chain)
-            values[[*chain.columns, *(old.columns if old else ())]] = -np.inf
+            values[[*chain.columns, *barred]] = -np.inf
             ranked += [(-float(values[c]), i, int(c)) for c in _largest(values, TRIED * limit)]
         heapq.heapify(ranked)
         return list(self.fitting(self.new_pairs(ranked, chains), limit))
@@ -197,15 +227,17 @@ class _ChainSearch:
     def new_pairs(
         self, heap: list[tuple[float, int, int]], chains: Sequence[Chain]
     ) -> Iterator[tuple[tuple[int, int], str]]:
-        """The heap's pairs in order with their prompts, less repeated words and sets of fragments seen before."""
+        """The heap's pairs in order with their prompts, less repeated words, and what was chosen or encoded before."""
         words = [plain_words(chain.text) for chain in chains]
         seen: set[frozenset[int]] = set()
         while heap:
             value, i, column = heapq.heappop(heap)
             fragments = frozenset((*chains[i].columns, column))
-            if value < np.inf and fragments not in seen and self.words[column] not in words[i]:
+            repeats = self.words[column] in words[i] and not self.options.repeat_words
+            prompt = append(chains[i].text, self.pool.texts[column])
+            if value < np.inf and not repeats and fragments not in seen and prompt not in self.known:
                 seen.add(fragments)
-                yield (i, column), append(chains[i].text, self.pool.texts[column])
+                yield (i, column), prompt
 
     def fitting(self, tried: Iterable[tuple[Item, str]], limit: int) -> Iterator[Item]:
         """The first `limit` of the items whose prompt is within the budget."""
@@ -220,6 +252,7 @@ class _ChainSearch:
         """Scores prompts that are made of these fragments."""
         if not prompts:
             return []
+        self.encoded += len(prompts)
         rows = yield [text for text, _ in prompts]
         # Rounded, for the last bits depend on the batch, and should not choose between equals.
         scores = (rows.astype(np.float64) @ self.query).round(6).tolist()
@@ -229,9 +262,9 @@ class _ChainSearch:
             for (text, columns), score, row in zip(prompts, scores, rows, strict=True)
         ]
 
-    def without_one(self, chain: Chain) -> list[tuple[str, tuple[int, ...]]]:
+    def without_one(self, chain: Chain, positions: Iterable[int]) -> list[tuple[str, tuple[int, ...]]]:
         columns = chain.columns
-        shorter = [columns[:i] + columns[i + 1 :] for i in range(len(columns))]
+        shorter = [columns[:i] + columns[i + 1 :] for i in positions]
         return [(self.prompt(rest), rest) for rest in shorter]
 
     def prompt(self, columns: Sequence[int]) -> str:

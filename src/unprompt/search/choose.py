@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from unprompt.search.diversity import Collapse, mmr
 from unprompt.search.rank_options import RankOptions
-from unprompt.search.topk import best_first, product_error, rescore, survivors
+from unprompt.search.topk import best_first, rescore, survivors
 from unprompt.types import Embeddings
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ Ranking = tuple[NDArray[np.intp], NDArray[np.float32]]
 
 
 class Chooser:
-    """Chooses each query's k best terms from float32 scores, as if it had sorted all exact ones.
+    """Chooses each query's k best terms from rough scores, as if it had sorted all exact ones.
 
     Args:
         vocabulary: whose terms the scores are of.
@@ -47,9 +47,10 @@ class Chooser:
         self._by_percentile = options.order == "percentile" and not lowest
         self._min_score = None if lowest else options.min_score
         self._min_percentile = None if lowest else options.min_percentile
-        self._error = product_error(self._matrix.shape[1])
 
-    def choose(self, queries: Embeddings, scores: NDArray[np.float32], rows: NDArray[np.intp], k: int) -> list[Ranking]:
+    def choose(
+        self, queries: Embeddings, scores: NDArray[np.float32], rows: NDArray[np.intp], k: int, error: float
+    ) -> list[Ranking]:
         """Ranks the terms in `rows` for each query.
 
         Args:
@@ -57,16 +58,17 @@ class Chooser:
             scores: (Q, n) float32 cosines with the terms in `rows`, minus infinity where one is hidden; changed.
             rows: (n,) which terms these are, rising.
             k: at least 1.
+            error: how far the scores may be from the exact cosines.
         """
         if not len(rows):
             return [(rows, np.zeros(0, np.float32)) for _ in queries]
-        self._hide_improbable(scores, rows)
+        self._hide_improbable(scores, rows, error)
         depth = k if self._options.diversity is None else max(k, min(HEAD * k, MOST))
         wanted = depth if self._options.collapse is None else 2 * depth
-        columns = self._candidates(scores, rows, wanted)
+        columns = self._candidates(scores, rows, wanted, error)
         found = []
         for query, own, candidates in zip(queries, scores, columns, strict=True):
-            head = self._head(query, own, rows, candidates, depth, wanted)
+            head = self._head(query, own, rows, candidates, depth, wanted, error)
             found.append(self._spread(head, k))
         return found
 
@@ -78,6 +80,7 @@ class Chooser:
         candidates: NDArray[np.intp],
         depth: int,
         wanted: int,
+        error: float,
     ) -> Ranking:
         """The `depth` best terms that pass thresholds and collapse; looks further down while they are too few."""
         while True:
@@ -88,7 +91,7 @@ class Chooser:
             if len(ranked) >= depth or last or wanted >= len(rows):
                 return ranked[:depth], cosines[:depth]
             wanted *= GROWTH
-            candidates = self._candidates(scores[None], rows, wanted)[0]
+            candidates = self._candidates(scores[None], rows, wanted, error)[0]
 
     def _ordered(
         self, query: NDArray[np.float32], rows: NDArray[np.intp], wanted: int
@@ -118,19 +121,21 @@ class Chooser:
         order = np.concatenate([chosen, np.arange(MOST, len(rows))])[:k]
         return rows[order], cosines[order]
 
-    def _candidates(self, scores: NDArray[np.float32], rows: NDArray[np.intp], k: int) -> list[NDArray[np.intp]]:
+    def _candidates(
+        self, scores: NDArray[np.float32], rows: NDArray[np.intp], k: int, error: float
+    ) -> list[NDArray[np.intp]]:
         """For each query the columns that may be among its k best."""
         if not self._by_percentile or self._calibration is None:
-            return survivors(scores, k, 2 * self._error)
-        return [self._calibration.likeliest(own, rows, k, self._error) for own in scores]
+            return survivors(scores, k, 2 * error)
+        return [self._calibration.likeliest(own, rows, k, error) for own in scores]
 
-    def _hide_improbable(self, scores: NDArray[np.float32], rows: NDArray[np.intp]) -> None:
+    def _hide_improbable(self, scores: NDArray[np.float32], rows: NDArray[np.intp], error: float) -> None:
         """Hides what is below the thresholds beyond the product's error; `_ordered` decides about the rest."""
         if self._min_percentile is not None and self._calibration is not None:
-            least = self._calibration.thresholds(rows, self._min_percentile).astype(np.float32) - 2 * self._error
+            least = self._calibration.thresholds(rows, self._min_percentile).astype(np.float32) - 2 * error
             np.copyto(scores, -np.inf, where=scores < least)
         if self._min_score is not None and self._by_percentile:
-            np.copyto(scores, -np.inf, where=scores < np.float32(self._min_score - 2 * self._error))
+            np.copyto(scores, -np.inf, where=scores < np.float32(self._min_score - 2 * error))
 
     def _percentiles(self, rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> NDArray[np.float64]:
         assert self._calibration is not None  # FragmentRanker has refused options that need one

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -14,6 +14,7 @@ from unprompt.errors import QueryError
 from unprompt.search.artist_names import ArtistNames
 from unprompt.search.choose import Chooser, Ranking
 from unprompt.search.policy import Policy
+from unprompt.search.product import product_of
 from unprompt.search.rank_options import RankOptions, allowed_terms
 from unprompt.search.results import ScoredFragment
 from unprompt.types import Embeddings
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["FragmentRanker", "RankOptions", "is_negative"]
 
 BLOCK = 1 << 23
-"""Scores that are in memory at a time, Q x T of them at most (and one query's at least): 32 MiB."""
+"""Scores of a block, Q x T of them at most (and one query's at least): 32 MiB, and as much for making them."""
 
 
 def is_negative(kind: str) -> bool:
@@ -35,9 +36,10 @@ def is_negative(kind: str) -> bool:
 class FragmentRanker:
     """Ranks a vocabulary's terms for batches of pictures.
 
-    One product scores all allowed terms of a block of queries, `unprompt.search.topk` finds the few that may be among
-    the best, and those alone are scored again in float64. The result is that of sorting all exact cosines, rounded to
-    float32, with equal scores in stored order, whatever the batch and the threads.
+    One product scores all terms of a block of queries, roughly in large batches (`unprompt.search.product`);
+    `unprompt.search.topk` finds the few that may be among the best, and those alone are scored again in float64. The
+    result is that of sorting all exact cosines, rounded to float32, with equal scores in stored order, whatever the
+    batch, the processor and the threads.
 
     Args:
         vocabulary: what is ranked.
@@ -145,30 +147,17 @@ class FragmentRanker:
         sizes = [sum(b - a for a, b in map(self.vocabulary.kind_ranges.__getitem__, kinds)) for kinds in lists]
         rows = np.concatenate([np.zeros(0, np.intp), *(np.arange(a, b) for a, b in ranges)])
         ends = np.cumsum([0, *sizes]).tolist()
+        hidden = np.flatnonzero(~self.allowed[rows])
         chooser = self._best if sign > 0 else self._least
         step = max(1, BLOCK // max(1, len(rows)))
         results: list[list[list[ScoredFragment]]] = []
         for start in range(0, len(queries), step):
             block = queries[start : start + step]
-            scores = self._product(block if sign > 0 else -block, ranges, rows)
-            found = [chooser.choose(block, scores[:, a:b], rows[a:b], k) for a, b in pairwise(ends)]
+            scores, error = product_of(self.vocabulary).cosines(block if sign > 0 else -block, ranges)
+            scores[:, hidden] = -np.inf
+            found = [chooser.choose(block, scores[:, a:b], rows[a:b], k, error) for a, b in pairwise(ends)]
             results += [[self._scored(found[i][q]) for i in range(len(lists))] for q in range(len(block))]
         return results
-
-    def _product(
-        self, queries: Embeddings, ranges: Sequence[tuple[int, int]], rows: NDArray[np.intp]
-    ) -> NDArray[np.float32]:
-        """(Q, n) cosines with the terms in `rows`, which `ranges` cover in order; minus infinity where not allowed."""
-        scores = np.empty((len(queries), len(rows)), dtype=np.float32)
-        start = 0
-        for first, stop in _joined(ranges):
-            end = start + stop - first
-            np.matmul(queries, self.vocabulary.matrix[first:stop].T, out=scores[:, start:end])
-            start = end
-        hidden = ~self.allowed[rows]
-        if hidden.any():
-            np.copyto(scores, -np.inf, where=hidden)
-        return scores
 
     def _scored(self, ranking: Ranking) -> list[ScoredFragment]:
         rows, scores = ranking
@@ -176,21 +165,6 @@ class FragmentRanker:
         percentiles: list[float] | list[None] = [None] * len(rows)
         if calibration is not None:
             percentiles = calibration.percentiles(rows, scores).tolist()
-        return [
-            ScoredFragment(vocabulary.terms[row], vocabulary.fragment(row), row, score, percentile)
-            for row, score, percentile in zip(rows.tolist(), scores.tolist(), percentiles, strict=True)
-        ]
-
-
-def _joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """Ranges of rows, neighbours in one, so that their product is one."""
-    pending: tuple[int, int] | None = None
-    for start, stop in ranges:
-        if pending and pending[1] == start:
-            pending = pending[0], stop
-            continue
-        if pending:
-            yield pending
-        pending = start, stop
-    if pending:
-        yield pending
+        numbers = rows.tolist()
+        terms, fragments = map(vocabulary.terms.__getitem__, numbers), map(vocabulary.fragment, numbers)
+        return list(map(ScoredFragment, terms, fragments, numbers, scores.tolist(), percentiles))

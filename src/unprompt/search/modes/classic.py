@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from unprompt.search.modes.common import ComposeInput, Piece, cut_pieces, fragment_part, measure, piece_text
+from unprompt.search.modes.common import ComposeInput, Piece, cut_pieces, estimate, fragment_part, piece_text
 from unprompt.search.modes.fast import new_words
 from unprompt.search.words import append
 from unprompt.types import Candidate, Part
@@ -22,13 +22,20 @@ SPARE = 8
 
 
 def compose_classic(task: ComposeInput) -> list[Candidate]:
-    """The subject and the best terms of each kind in a fixed order, cut to the budget."""
-    return measure(task, draft_classic(task, task.starts()))
+    """The subject and the best terms of each kind in a fixed order, cut to the budget; gains are estimated."""
+    ranked = task.ranker.per_kind(task.queries, SPARE)
+    rows = {each.text: each.row for kinds in ranked for found in kinds.values() for each in found}
+    return estimate(task, _drafts(task, task.starts(), ranked), rows)
 
 
 def draft_classic(task: ComposeInput, starts: Sequence[Part | None]) -> list[list[Piece]]:
-    """The same as pieces, not measured; `starts` as `ComposeInput.starts` gives them."""
-    ranked = task.ranker.per_kind(task.queries, SPARE)
+    """The same as pieces, not scored; `starts` as `ComposeInput.starts` gives them."""
+    return _drafts(task, starts, task.ranker.per_kind(task.queries, SPARE))
+
+
+def _drafts(
+    task: ComposeInput, starts: Sequence[Part | None], ranked: Sequence[Mapping[str, Sequence[ScoredFragment]]]
+) -> list[list[Piece]]:
     return [cut_pieces(_pieces(start, found), task.budget) for start, found in zip(starts, ranked, strict=True)]
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unprompt.search.rounds import EncodeTexts
 from unprompt.search.words import append
@@ -94,22 +95,69 @@ def prompts_of(drafts: Sequence[Sequence[Piece]]) -> list[str]:
 def measure(task: ComposeInput, drafts: Sequence[Sequence[Piece]]) -> list[Candidate]:
     """Scores Q drafts, and in each what every part brought: all that leads up to a part is encoded, in one call."""
     steps = [_steps(pieces) for pieces in drafts]
-    texts = list(dict.fromkeys(text for prompts in steps for text in prompts))
-    if not texts:
-        return [Candidate("", 0.0) for _ in drafts]
-    position = {text: i for i, text in enumerate(texts)}
-    embeddings = task.encode_texts(texts).astype(np.float64)
+    encoded = _encoded(task, [text for prompts in steps for text in prompts])
     candidates = []
-    for query, pieces, prompts in zip(task.queries, drafts, steps, strict=True):
-        rows = embeddings[[position[text] for text in prompts]]
-        scores = [0.0, *(rows @ query.astype(np.float64)).round(6).tolist()]
-        parts = [part for piece in pieces for part in piece]
-        gains = [after - before for before, after in pairwise(scores)]
-        parts = [replace(part, gain=gain) for part, gain in zip(parts, gains, strict=True)]
-        if parts and not parts[0].source.startswith(VOCABULARY):  # the subject, whose own cosine was not known
-            parts[0] = replace(parts[0], score=scores[1])
-        candidates.append(Candidate(prompts[-1] if prompts else "", scores[-1], tuple(parts)))
+    for query, pieces, prompts in zip(task.queries.astype(np.float64), drafts, steps, strict=True):
+        scores = [float(encoded[text] @ query) for text in prompts]
+        candidates.append(_candidate(prompts[-1] if prompts else "", _parts(pieces), scores))
     return candidates
+
+
+def estimate(task: ComposeInput, drafts: Sequence[Sequence[Piece]], rows: Mapping[str, int]) -> list[Candidate]:
+    """Scores Q drafts, and estimates what their parts brought: only the subjects and the whole prompts are encoded.
+
+    What all fragments brought together is measured. It is shared among them as if a prompt's embedding were the mean of
+    its parts', and what that gets wrong in equal shares: with `starter` and 40 pictures, such gains correlated with
+    those that `measure` finds at 0.92 in mode "fast" and 0.86 in "classic", for an eighth and a quarter of the encodes.
+
+    Args:
+        task: what the drafts were made of.
+        drafts: the pieces of each prompt.
+        rows: the vocabulary's row of every fragment in the drafts, by its text.
+    """
+    parts = [_parts(pieces) for pieces in drafts]
+    prompts = prompts_of(drafts)
+    subjects = [own[0].text for own in parts if own and _is_subject(own[0])]
+    encoded = _encoded(task, [*subjects, *filter(None, prompts)])
+    matrix = task.ranker.vocabulary.matrix
+    candidates = []
+    for query, own, prompt in zip(task.queries.astype(np.float64), parts, prompts, strict=True):
+        embeddings = [encoded[part.text] if _is_subject(part) else matrix[rows[part.text]] for part in own]
+        scores = _shared(np.array(embeddings, np.float64), query, float(encoded[prompt] @ query)) if own else []
+        candidates.append(_candidate(prompt, own, scores))
+    return candidates
+
+
+def _shared(embeddings: NDArray[np.float64], query: NDArray[np.float64], score: float) -> list[float]:
+    """What a prompt should score after each of its n parts, (n, D), when it scores `score` after the last."""
+    sums = np.cumsum(embeddings, axis=0)
+    scores = sums @ query / np.maximum(np.linalg.norm(sums, axis=1), 1e-12)
+    scores += (score - scores[-1]) * np.linspace(0, 1, len(scores)) if len(scores) > 1 else score - scores
+    return [float(each) for each in scores]
+
+
+def _encoded(task: ComposeInput, texts: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+    """Each text once, with its embedding (D,)."""
+    distinct = list(dict.fromkeys(texts))
+    return dict(zip(distinct, task.encode_texts(distinct).astype(np.float64), strict=True)) if distinct else {}
+
+
+def _candidate(prompt: str, parts: Sequence[Part], scores: Sequence[float]) -> Candidate:
+    """A prompt and its parts, whose gains are the differences of the scores after each of them."""
+    rounded = [0.0, *(round(score, 6) for score in scores)]
+    gains = [after - before for before, after in pairwise(rounded)]
+    told = [replace(part, gain=gain) for part, gain in zip(parts, gains, strict=True)]
+    if told and _is_subject(told[0]):  # whose own cosine was not known
+        told[0] = replace(told[0], score=rounded[1])
+    return Candidate(prompt, rounded[-1], tuple(told))
+
+
+def _is_subject(part: Part) -> bool:
+    return not part.source.startswith(VOCABULARY)
+
+
+def _parts(pieces: Sequence[Piece]) -> list[Part]:
+    return [part for piece in pieces for part in piece]
 
 
 def _joined(pieces: Sequence[Piece]) -> str:

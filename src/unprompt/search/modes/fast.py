@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from unprompt.search.modes.common import ComposeInput, Piece, cut_pieces, fragment_part, measure
+from unprompt.search.modes.common import ComposeInput, Piece, cut_pieces, estimate, fragment_part
 from unprompt.search.words import append, plain_words
 from unprompt.types import Candidate, Part
 
@@ -18,13 +18,24 @@ SPARE = 2
 
 
 def compose_fast(task: ComposeInput) -> list[Candidate]:
-    """The subject and up to 32 of the best terms of all kinds together, cut to the budget."""
-    return measure(task, draft_fast(task, task.starts()))
+    """The subject and up to 32 of the best terms of all kinds together, cut to the budget; gains are estimated."""
+    ranked = _ranked(task)
+    rows = {each.text: each.row for found in ranked for each in found}
+    return estimate(task, _drafts(task, task.starts(), ranked), rows)
 
 
 def draft_fast(task: ComposeInput, starts: Sequence[Part | None]) -> list[list[Piece]]:
-    """The same as pieces, not measured; `starts` as `ComposeInput.starts` gives them."""
-    ranked = task.ranker.merged(task.queries, SPARE * MAX_FRAGMENTS)
+    """The same as pieces, not scored; `starts` as `ComposeInput.starts` gives them."""
+    return _drafts(task, starts, _ranked(task))
+
+
+def _ranked(task: ComposeInput) -> list[list[ScoredFragment]]:
+    return task.ranker.merged(task.queries, SPARE * MAX_FRAGMENTS)
+
+
+def _drafts(
+    task: ComposeInput, starts: Sequence[Part | None], ranked: Sequence[Sequence[ScoredFragment]]
+) -> list[list[Piece]]:
     drafts = []
     for start, found in zip(starts, ranked, strict=True):
         pieces: list[Piece] = [(start,)] if start else []

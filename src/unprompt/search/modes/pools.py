@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,7 +30,8 @@ class VocabularyPool:
 def promising_pools(task: ComposeInput, starts: Sequence[Part | None], size: int) -> list[VocabularyPool]:
     """For each picture the `size` allowed terms that promise most beside its start, by the search's own prediction.
 
-    Negative kinds, blank terms, and all but one of those with the same words are left out.
+    Negative kinds, blank terms and repeated ones are left out; and, where the ranker collapses near-duplicates, all but
+    one of those with the same words.
     """
     from unprompt.search.ranker import is_negative
 
@@ -47,7 +48,9 @@ def promising_pools(task: ComposeInput, starts: Sequence[Part | None], size: int
     for query, row, start in zip(task.queries, scores, known, strict=True):
         if start is not None:
             row = expected_scores(vocabulary.matrix, row, start, float(start @ query)).astype(np.float32)
-        pools.append(_pool(vocabulary, distinct_rows(vocabulary.terms, row, allowed, size), query))
+        key = plain_words if task.ranker.options.collapse is not None else str.strip
+        rows = distinct_rows(vocabulary.terms, row, allowed, size, key)
+        pools.append(_pool(vocabulary, rows, query))
     return pools
 
 
@@ -60,9 +63,13 @@ def pool_of(vocabulary: Vocabulary, rows: Iterable[int], query: NDArray[np.float
 
 
 def distinct_rows(
-    terms: Sequence[str], values: NDArray[np.float32], allowed: NDArray[np.bool_], size: int
+    terms: Sequence[str],
+    values: NDArray[np.float32],
+    allowed: NDArray[np.bool_],
+    size: int,
+    key: Callable[[str], str] = plain_words,
 ) -> list[int]:
-    """Rows of the `size` greatest values that are allowed and have words of their own, in rising order."""
+    """Rows of the `size` greatest values that are allowed, have words, and a key of their own, in rising order."""
     values = np.where(allowed, values, -np.inf)
     first: dict[str, int] = {}
     depth = size
@@ -73,7 +80,7 @@ def distinct_rows(
         first = {}
         for row in candidates.tolist():
             if len(first) < size and values[row] > -np.inf and plain_words(terms[row]):
-                first.setdefault(plain_words(terms[row]), row)
+                first.setdefault(key(terms[row]), row)
         if depth == len(values):
             break
     return sorted(first.values())

@@ -1,0 +1,162 @@
+"""The cosines of a batch of queries with all terms: in float32, or sooner in bfloat16 with a known error.
+
+Neither decides about a ranking: what may be among the best by such cosines is scored again exactly. So a product may be
+as coarse as it likes while it says how far it is from the truth.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+from weakref import WeakKeyDictionary
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unprompt.search.topk import product_error
+from unprompt.types import Embeddings
+
+if TYPE_CHECKING:
+    from unprompt.index.vocabulary import Vocabulary
+
+BATCH = 16
+"""Queries in a batch from which a bfloat16 copy of the terms is worth making. Once it is there, two are enough."""
+
+LARGE = 1 << 22
+"""Numbers in a matrix below which it is not: float32 takes a few milliseconds."""
+
+UNIT_ROUNDOFF = 2.0**-8
+"""Of bfloat16, which keeps 8 bits: half the distance from 1 to the next number."""
+
+_STEP = 512
+"""Rows whose products are turned over at a time: they stay in the cache, and PyTorch needs no threads for so few."""
+
+
+class Cosines(NamedTuple):
+    """(Q, n) float32 cosines, C-contiguous, and how far each may be from the exact one."""
+
+    values: NDArray[np.float32]
+    error: float
+
+
+class TermProduct:
+    """Multiplies queries with the rows of a matrix, (T, D) float32, L2-normalised.
+
+    A batch is multiplied in bfloat16 where the processor has instructions for it, which takes about a quarter of
+    float32's time. The copy of the matrix, half as large as the matrix, is made when it is first used. PyTorch is used
+    when it is loaded already, as it is wherever pictures are encoded: importing it takes longer than it saves.
+    """
+
+    def __init__(self, matrix: Embeddings) -> None:
+        self._matrix = matrix
+        self._copy: Bfloat16Copy | None = None
+
+    def cosines(self, queries: Embeddings, ranges: Sequence[tuple[int, int]]) -> Cosines:
+        """The cosines of (Q, D) queries with the rows in some ranges, one range after the other."""
+        runs = list(joined(ranges))
+        values = np.empty((len(queries), sum(stop - start for start, stop in runs)), dtype=np.float32)
+        copy = self._copy_for(len(queries))
+        end = 0
+        for start, stop in runs:
+            begin, end = end, end + stop - start
+            multiply = self._multiply if copy is None else copy.multiply
+            multiply(queries, start, values[:, begin:end])
+        error = product_error(self._matrix.shape[1]) if copy is None else copy.error(queries)
+        return Cosines(values, error)
+
+    def _multiply(self, queries: Embeddings, start: int, out: NDArray[np.float32]) -> None:
+        # Rows times queries, in one go: queries times rows takes longer, and the threads that share a product wait for
+        # one another after each.
+        products = self._matrix[start : start + out.shape[1]] @ queries.T  # (n, Q)
+        for first in range(0, len(products), _STEP):
+            out[:, first : first + _STEP] = products[first : first + _STEP].T
+
+    def _copy_for(self, queries: int) -> Bfloat16Copy | None:
+        if queries < 2 or (self._copy is None and (queries < BATCH or self._matrix.size < LARGE)):
+            return None
+        if self._copy is None and "torch" in sys.modules and multiplies_bfloat16():
+            self._copy = Bfloat16Copy(self._matrix)
+        return self._copy
+
+
+class Bfloat16Copy:
+    """A matrix (T, D) rounded to bfloat16, and what the rounding did to it."""
+
+    def __init__(self, matrix: Embeddings) -> None:
+        import torch
+
+        self._rows = torch.empty(matrix.shape, dtype=torch.bfloat16)
+        self._residual = self._norm = 0.0
+        for start in range(0, len(matrix), _STEP):
+            exact = matrix[start : start + _STEP]
+            rounded = self._rows[start : start + _STEP]
+            rounded.copy_(torch.from_numpy(np.array(exact)))
+            self._norm = max(self._norm, _longest(rounded.float().numpy()))
+            self._residual = max(self._residual, _longest(exact - rounded.float().numpy()))
+
+    def multiply(self, queries: Embeddings, start: int, out: NDArray[np.float32]) -> None:
+        """Writes the products of (Q, D) queries with n rows from `start` on to `out`, (Q, n)."""
+        import torch
+
+        columns = torch.from_numpy(queries.copy()).to(torch.bfloat16).T  # (D, Q)
+        products = self._rows[start : start + out.shape[1]] @ columns  # (n, Q)
+        for first in range(0, len(products), _STEP):
+            out[:, first : first + _STEP] = products[first : first + _STEP].float().numpy().T
+
+    def error(self, queries: Embeddings) -> float:
+        """How far a product may be from the exact one, at most.
+
+        With q' and t' for the rounded vectors, |qt - q't'| <= |q||t - t'| + |q - q'||t'| by Cauchy and Schwarz. These
+        norms are measured: each residual is at most 2^-8 of its vector, and mostly less than half of that. Products of
+        two bfloat16 numbers are exact in float32, and so is their sum but for `product_error`, taken twice as large for
+        processors that do not round to nearest. The result is rounded to bfloat16 once more, by 2^-8 of itself.
+        """
+        import torch
+
+        rounded = torch.from_numpy(queries.copy()).to(torch.bfloat16).float().numpy()
+        length = _longest(rounded) * self._norm
+        operands = _longest(queries) * self._residual + _longest(queries - rounded) * self._norm
+        summed = 2 * product_error(queries.shape[1]) * length
+        return operands + summed + UNIT_ROUNDOFF * (length + summed)
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether the processor has units for products of bfloat16 matrices (AMX), and PyTorch uses them.
+
+    Instructions for bfloat16 vectors (AVX512-BF16) are not enough: a batch of 64 takes as long as in float32.
+    """
+    import torch
+
+    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # there is no public name for it
+    return bool(has_tiles and has_tiles() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+_products: WeakKeyDictionary[Vocabulary, TermProduct] = WeakKeyDictionary()
+
+
+def product_of(vocabulary: Vocabulary) -> TermProduct:
+    """The product of a vocabulary's terms, the same for all that rank them, so that one copy is enough."""
+    return _products.setdefault(vocabulary, TermProduct(vocabulary.matrix))
+
+
+def joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+    """Ranges of rows, neighbours in one, so that their product is one."""
+    pending: tuple[int, int] | None = None
+    for start, stop in ranges:
+        if pending and pending[1] == start:
+            pending = pending[0], stop
+            continue
+        if pending:
+            yield pending
+        pending = start, stop
+    if pending:
+        yield pending
+
+
+def _longest(rows: NDArray[np.float32]) -> float:
+    """The greatest norm of some rows, no less than it is."""
+    squares = np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
+    return float(np.sqrt(squares.max(initial=0.0))) * (1 + 1e-9)

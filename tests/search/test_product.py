@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from fakes import normalise
+from unprompt.index.calibration import Calibration
+from unprompt.index.vocabulary import Vocabulary
+from unprompt.search import product as product_module
+from unprompt.search.product import UNIT_ROUNDOFF, Bfloat16Copy, TermProduct, joined, product_of
+from unprompt.search.rank_options import RankOptions
+from unprompt.search.ranker import FragmentRanker
+from unprompt.search.results import ScoredFragment
+from unprompt.search.topk import product_error
+from unprompt.types import Embeddings, Fragment
+
+DIM = 48
+
+
+@pytest.fixture
+def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a processor that multiplies bfloat16, and with terms enough that it is worth it."""
+    monkeypatch.setattr(product_module, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(product_module, "LARGE", 0)
+
+
+def unit(rows: int, seed: int, dim: int = DIM) -> Embeddings:
+    return normalise(np.random.default_rng(seed).standard_normal((rows, dim)))
+
+
+def exact_scores(vocabulary: Vocabulary, query: np.ndarray) -> np.ndarray:
+    return (vocabulary.matrix.astype(np.float64) @ query.astype(np.float64)).astype(np.float32)
+
+
+def vocabulary_of(embeddings: Embeddings) -> Vocabulary:
+    half = len(embeddings) // 2
+    kinds = ["flavor"] * half + ["medium"] * (len(embeddings) - half)
+    return Vocabulary.of([Fragment(f"{kind} {i}", kind) for i, kind in enumerate(kinds)], embeddings)
+
+
+def near_ties(seed: int) -> Embeddings:
+    """Terms that bfloat16 cannot tell apart, some of them the same, among others; shuffled."""
+    rng = np.random.default_rng(seed)
+    rows = [normalise(unit(1, seed) + 1e-4 * unit(1500, seed + 1)), np.tile(unit(1, seed), (300, 1)), unit(1200, 5)]
+    return np.ascontiguousarray(rng.permutation(np.concatenate(rows)), dtype=np.float32)
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("embeddings", [unit(3000, 0), near_ties(1), near_ties(2)], ids=["random", "ties", "ties2"])
+@pytest.mark.parametrize("k", [1, 10, 100, 4000])
+def test_rankings_are_those_of_brute_force(embeddings: Embeddings, k: int) -> None:
+    vocabulary = vocabulary_of(embeddings)
+    queries = np.concatenate([unit(15, 3), normalise(unit(2, 1) + 0.3 * unit(2, 4))])
+    rows = np.arange(len(embeddings))
+    ranker = FragmentRanker(vocabulary)
+    merged, lowest = ranker.merged(queries, k), ranker.lowest(queries, k, ["flavor", "medium"])
+    assert product_of(vocabulary)._copy is not None
+    for query, best, least in zip(queries, merged, lowest, strict=True):
+        scores = exact_scores(vocabulary, query)
+        assert [each.row for each in best] == np.lexsort((rows, -scores)).tolist()[:k]
+        assert [each.row for each in least] == np.lexsort((rows, scores)).tolist()[:k]
+        assert [each.score for each in best] == scores[[each.row for each in best]].tolist()
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize(
+    "options",
+    [
+        RankOptions(min_score=0.25),
+        RankOptions(order="percentile"),
+        RankOptions(order="percentile", min_score=0.2, min_percentile=0.95),
+        RankOptions(min_percentile=0.98),
+        RankOptions(collapse=0.9, diversity=0.5),
+        RankOptions(kinds=("medium",), exclude_terms=("*1*",)),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("embeddings", [unit(3000, 0), near_ties(1)], ids=["random", "ties"])
+def test_options_give_what_float32_gives(options: RankOptions, embeddings: Embeddings) -> None:
+    queries = normalise(unit(20, 3) + 0.5 * unit(1, 1))
+    found = []
+    for batch in (20, 1):  # one query at a time is multiplied in float32
+        vocabulary = vocabulary_of(embeddings)
+        vocabulary.calibration = Calibration.fit(vocabulary.matrix, unit(200, 7))
+        ranker = FragmentRanker(vocabulary, options)
+        found.append([ranked for i in range(0, 20, batch) for ranked in _both(ranker, queries[i : i + batch])])
+        assert (product_of(vocabulary)._copy is not None) == (batch > 1)
+    assert found[0] == found[1]
+    assert any(map(any, found[0]))
+
+
+def _both(ranker: FragmentRanker, queries: Embeddings) -> list[tuple[list[ScoredFragment], ...]]:
+    kinds = [tuple(each.values()) for each in ranker.per_kind(queries, 12)]
+    return [(merged, *own) for merged, own in zip(ranker.merged(queries, 40), kinds, strict=True)]
+
+
+@pytest.mark.parametrize("vectors", ["random", "up", "down", "skewed"])
+def test_no_product_is_further_off_than_told(vectors: str) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((2000, 384))
+    if vectors in ("up", "down"):  # all numbers are rounded the same way, as far as can be
+        step = 2.0**-7 * (0.5001 if vectors == "up" else 0.4999)
+        matrix = 2.0 ** rng.integers(-6, -3, matrix.shape) * (1 + step)
+    elif vectors == "skewed":
+        matrix = normalise(matrix**5)
+    else:
+        matrix = normalise(matrix)
+    matrix = matrix.astype(np.float32)
+    queries = matrix[::40].copy()
+    copy = Bfloat16Copy(matrix)
+    values = np.empty((len(queries), 1900), np.float32)
+    copy.multiply(queries, 100, values)
+    off = np.abs(values - queries.astype(np.float64) @ matrix[100:].astype(np.float64).T).max()
+    longest = np.linalg.norm(matrix, axis=1).max() ** 2
+    least = 1.5 * UNIT_ROUNDOFF if vectors in ("up", "down") else 1e-4
+    assert least * longest < off <= copy.error(queries) < 3.1 * UNIT_ROUNDOFF * longest
+
+
+def test_small_batches_are_multiplied_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_module, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(product_module, "BATCH", 8)
+    queries, matrix = unit(8, 1), unit(500, 2)
+    small = TermProduct(matrix)
+    assert small.cosines(queries, [(0, 500)]).error == product_error(DIM)  # so few terms are soon multiplied
+    monkeypatch.setattr(product_module, "LARGE", 500 * DIM)
+    product = TermProduct(matrix)
+    assert product.cosines(queries[:7], [(0, 500)]).error == product_error(DIM)
+    assert product.cosines(queries, [(0, 500)]).error > product_error(DIM)
+    assert product.cosines(queries[:2], [(0, 500)]).error > product_error(DIM)
+    alone = product.cosines(queries[:1], [(0, 500)])
+    assert alone.error == product_error(DIM)
+    np.testing.assert_allclose(alone.values, queries[:1] @ matrix.T, atol=alone.error)
+
+
+def test_a_processor_without_bfloat16_multiplies_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_module, "LARGE", 0)
+    monkeypatch.setattr(product_module, "multiplies_bfloat16", lambda: False)
+    product = TermProduct(unit(500, 2))
+    assert product.cosines(unit(64, 1), [(0, 500)]).error == product_error(DIM)
+    assert product._copy is None
+
+
+def test_the_processor_is_asked() -> None:
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert product_module.multiplies_bfloat16() == (supported and torch.cpu._is_amx_tile_supported())
+
+
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("queries", [1, 20])
+def test_ranges_stand_one_after_the_other(queries: int) -> None:
+    matrix, batch = unit(40_000, 0), unit(queries, 1)
+    ranges = [(3, 5), (5, 30_000), (35_000, 35_001)]
+    rows = np.concatenate([np.arange(*each) for each in ranges])
+    found = TermProduct(matrix).cosines(batch, ranges)
+    assert found.values.flags.c_contiguous
+    np.testing.assert_allclose(found.values, batch @ matrix[rows].T, atol=found.error)
+    assert list(joined(ranges)) == [(3, 30_000), (35_000, 35_001)]
+    assert TermProduct(matrix).cosines(batch, []).values.shape == (queries, 0)
+
+
+def test_a_vocabulary_has_one_product_as_long_as_it_lives() -> None:
+    vocabulary = vocabulary_of(unit(10, 0))
+    assert product_of(vocabulary) is product_of(vocabulary)
+    assert product_of(vocabulary_of(unit(10, 0))) is not product_of(vocabulary)
+    before = len(product_module._products)
+    del vocabulary
+    gc.collect()
+    assert len(product_module._products) < before
+
+
+def test_ranking_does_not_import_torch() -> None:
+    code = """
+import sys
+import numpy as np
+from unprompt.index.vocabulary import Vocabulary
+from unprompt.search import product
+from unprompt.search.ranker import FragmentRanker
+from unprompt.types import Fragment
+product.LARGE = 0
+rows = np.eye(32, dtype=np.float32)
+ranker = FragmentRanker(Vocabulary.of([Fragment(str(i), "flavor") for i in range(32)], rows))
+assert [found[0].row for found in ranker.merged(rows, 1)] == list(range(32))
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
