@@ -158,7 +158,8 @@ class Part:
         source: where they come from: "neighbour:ID", "prompts", "vocabulary:LIST", a captioner's name.
         kind: "prompt", a fragment kind, or "caption".
         score: the cosine of this text alone with the picture.
-        gain: what adding it brought to the cosine of the whole prompt; 0 where that was not measured.
+        gain: what adding it brought to the cosine of the whole prompt; estimated in the modes that encode only the whole
+            prompt, 0 where it is not known.
     """
 
     text: str
