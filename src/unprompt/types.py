@@ -158,7 +158,7 @@ class Part:
         source: where they come from: "neighbour:ID", "prompts", "vocabulary:LIST", a captioner's name.
         kind: "prompt", a fragment kind, or "caption".
         score: the cosine of this text alone with the picture.
-        gain: what adding it brought to the cosine of the whole prompt; estimated in the modes that encode only the whole
+        gain: what adding it brought to the cosine of the whole prompt; estimated in modes that encode only the whole
             prompt, 0 where it is not known.
     """
 
