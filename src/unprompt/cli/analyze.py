@@ -46,7 +46,7 @@ def analyze(
     The score is the cosine of the term with the picture; the percentile says which share of the pictures that the
     vocabulary was calibrated on the term fits less well. IMAGE is as for query.
     """
-    from unprompt.cli.pictures import OpenedPictures
+    from unprompt.cli.pictures import query_images
     from unprompt.index.library import Library
     from unprompt.search.engine import Engine, check_positive
     from unprompt.search.settings import check_settings
@@ -57,7 +57,7 @@ def analyze(
     library = Library.open(root)
     check_settings(library.vocabulary, settings)
     engine = Engine(library, device=device)
-    pictures = OpenedPictures(images, engine.encoder.preprocess)
+    pictures = query_images(images, engine.encoder.preprocess)
     if format_ == "csv":
         click.echo(_HEADER)
     for batch in engine.embed(pictures, batch_size):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,12 +49,13 @@ def caption(
     read gives a warning; the others are captioned, and the exit status is 1.
     """
     from unprompt.captioners.registry import load_captioner
+    from unprompt.cli.pictures import OpenedPictures
     from unprompt.encoders.registry import check_device
 
     check_device(device)
     finder = None if root is None else NeighbourFinder(root, device)
     captioner = load_captioner(name, device)
-    opened = Opened(images)
+    opened = OpenedPictures(images, _decode)
     remaining = iter(opened)
     while batch := list(islice(remaining, batch_size)):
         pictures = [picture for _, picture in batch]
@@ -82,33 +83,11 @@ def describe(image: str, candidates: Sequence[Candidate]) -> str:
     return "\n".join([printable(image), *(f"  {each.score:8.3f}  {printable(each.prompt)}" for each in candidates)])
 
 
-class Opened:
-    """Opens the pictures that a command line names, in order, and warns of those that cannot be read.
+def _decode(name: str, data: bytes) -> tuple[str, Image.Image]:
+    from unprompt.pictures.opening import open_picture
+    from unprompt.types import Picture
 
-    Attributes:
-        failed: how many names gave no picture so far.
-    """
-
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
-        self.failed = 0
-
-    def __iter__(self) -> Iterator[tuple[str, Image.Image]]:
-        from unprompt.cli.pictures import find_pictures
-        from unprompt.cli.query_output import printable
-        from unprompt.pictures.opening import MISSING, PictureError, open_picture, read_bytes
-        from unprompt.types import Picture
-
-        for name in self._names:
-            paths = find_pictures(name) if Path(name).is_dir() else [name]
-            for path in paths or [""]:
-                try:
-                    if not path:
-                        raise PictureError(MISSING, "no pictures in this folder", name)
-                    yield path, open_picture(Picture(path), read_bytes(Picture(path)))
-                except PictureError as error:
-                    self.failed += 1
-                    click.echo(f"warning: {printable(str(error))}", err=True)
+    return name, open_picture(Picture(name), data)
 
 
 class NeighbourFinder:
@@ -130,15 +109,12 @@ class NeighbourFinder:
 
         self._library = Library.open(root)
         self._encoder = Engine(self._library, device=device).encoder
-        index = self._library.image_index
-        if index is None:
+        if self._library.image_index is None:
             raise LibraryError(f"{root} has no pictures, so there are no neighbours: build it from pictures")
-        self._index = index
 
     def __call__(self, pictures: Sequence[Image.Image]) -> list[list[str]]:
         """For each picture the distinct prompts of its neighbours, nearest first."""
-        _, rows = self._index.search(self._encoder.encode_images(list(pictures)), min(self.LOOKED_AT, len(self._index)))
-        return [
-            list(dict.fromkeys(record.prompt for record in self._library.records([row for row in each if row >= 0])))
-            for each in rows.tolist()
-        ]
+        from unprompt.search.retrieve import nearest_by_prompt, retrieve_neighbours
+
+        found = retrieve_neighbours(self._library, self._encoder.encode_images(list(pictures)), self.LOOKED_AT)
+        return [list(nearest_by_prompt(neighbours)) for neighbours in found]

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import click
 
@@ -15,13 +16,15 @@ if TYPE_CHECKING:
     from unprompt.search.inputs import QueryImage
     from unprompt.types import Preprocess
 
+Opened = TypeVar("Opened")
 
-class OpenedPictures:
+
+class OpenedPictures(Generic[Opened]):
     """Opens the pictures that a command line names, and warns of those that it cannot read.
 
     Args:
         names: paths, folders, which are searched with all their subfolders, or - for standard input.
-        preprocess: the encoder's.
+        decode: makes of a picture's name and bytes what is wanted of it.
         wanted: called with each path; one for which it is false is passed over.
 
     Attributes:
@@ -29,46 +32,63 @@ class OpenedPictures:
     """
 
     def __init__(
-        self, names: Sequence[str], preprocess: Preprocess, wanted: Callable[[str], bool] = lambda name: True
+        self,
+        names: Sequence[str],
+        decode: Callable[[str, bytes], Opened],
+        wanted: Callable[[str], bool] = lambda name: True,
     ) -> None:
         self.names = names
-        self.preprocess = preprocess
+        self.decode = decode
         self.wanted = wanted
         self.failed = 0
 
-    def __iter__(self) -> Iterator[QueryImage]:
-        from unprompt.pictures.opening import PictureError
-        from unprompt.search.inputs import decode_query_image, load_query_image
+    def __iter__(self) -> Iterator[Opened]:
+        from unprompt.pictures.opening import PictureError, read_bytes
+        from unprompt.types import Picture
 
-        for name in self.paths():
-            if not self.wanted(name):
-                continue
+        for name in self._listed:
             try:
-                if name == "-":
-                    yield decode_query_image(name, _read_standard_input(), self.preprocess)
-                else:
-                    yield load_query_image(name, self.preprocess)
+                if isinstance(name, PictureError):
+                    raise name
+                if self.wanted(name):
+                    yield self.decode(name, _read_standard_input() if name == "-" else read_bytes(Picture(name)))
             except PictureError as error:
                 self._warn(error)
 
-    def paths(self) -> Iterator[str]:
+    @property
+    def paths(self) -> list[str]:
         """Every picture that is named, in order."""
+        return [name for name in self._listed if isinstance(name, str)]
+
+    @cached_property
+    def _listed(self) -> list[str | PictureError]:
+        """The pictures, with an error in the place of a folder that has none."""
         from unprompt.pictures.opening import MISSING, PictureError
 
+        listed: list[str | PictureError] = []
         for name in self.names:
-            if name == "-" or not Path(name).is_dir():
-                yield name
-                continue
-            paths = find_pictures(name)
-            yield from paths
-            if not paths:
-                self._warn(PictureError(MISSING, "no pictures in this folder", name))
+            folder = name != "-" and Path(name).is_dir()
+            listed += (
+                (find_pictures(name) or [PictureError(MISSING, "no pictures in this folder", name)])
+                if folder
+                else [name]
+            )
+        return listed
 
     def _warn(self, error: PictureError) -> None:
         from unprompt.cli.query_output import printable
 
         self.failed += 1
         click.echo(f"warning: {printable(str(error))}", err=True)
+
+
+def query_images(
+    names: Sequence[str], preprocess: Preprocess, wanted: Callable[[str], bool] = lambda name: True
+) -> OpenedPictures[QueryImage]:
+    """The pictures as queries for an encoder with this preprocessing."""
+    from unprompt.search.inputs import decode_query_image
+
+    return OpenedPictures(names, lambda name, data: decode_query_image(name, data, preprocess), wanted)
 
 
 def find_pictures(folder: str) -> list[str]:

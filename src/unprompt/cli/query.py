@@ -13,6 +13,7 @@ from unprompt.cli.settings import composing_options, ranking_options, settings_o
 if TYPE_CHECKING:
     from unprompt.cli.pictures import OpenedPictures
     from unprompt.search.engine import Engine
+    from unprompt.search.inputs import QueryImage
     from unprompt.search.queries import Query
     from unprompt.search.results import QueryResult
 
@@ -66,7 +67,7 @@ def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int
     A picture that cannot be read gives a warning on standard error; the others are answered, and the exit status is 1.
     """
     from unprompt.cli.formats import FORMATS
-    from unprompt.cli.pictures import OpenedPictures
+    from unprompt.cli.pictures import query_images
     from unprompt.cli.sidecars import check_extension, sidecar_of
     from unprompt.errors import QueryError
     from unprompt.index.library import Library
@@ -91,8 +92,8 @@ def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int
     def wanted(name: str) -> bool:
         return extension is None or options["overwrite"] or not sidecar_of(name, extension).exists()
 
-    pictures = OpenedPictures(images, engine.encoder.preprocess, wanted)
-    less = OpenedPictures(options["less"], engine.encoder.preprocess)
+    pictures = query_images(images, engine.encoder.preprocess, wanted)
+    less = query_images(options["less"], engine.encoder.preprocess)
     batches = _combined(engine, pictures, less, options) if _combines(options) else _batches(engine, pictures, options)
     answers = (result for batch in batches for result in engine.search(batch, k, settings))
     if extension:
@@ -107,7 +108,7 @@ def _combines(options: Mapping[str, Any]) -> bool:
     return bool(options["combine"] or options["less"] or options["less_text"])
 
 
-def _batches(engine: Engine, pictures: OpenedPictures, options: Mapping[str, Any]) -> Iterator[list[Query]]:
+def _batches(engine: Engine, pictures: OpenedPictures[QueryImage], options: Mapping[str, Any]) -> Iterator[list[Query]]:
     from unprompt.search.queries import read_embeddings, text_queries
 
     yield from engine.embed(pictures, options["batch_size"])
@@ -118,7 +119,7 @@ def _batches(engine: Engine, pictures: OpenedPictures, options: Mapping[str, Any
 
 
 def _combined(
-    engine: Engine, pictures: OpenedPictures, less: OpenedPictures, options: Mapping[str, Any]
+    engine: Engine, pictures: OpenedPictures[QueryImage], less: OpenedPictures[QueryImage], options: Mapping[str, Any]
 ) -> Iterator[list[Query]]:
     from unprompt.search.queries import combine, text_queries
 
@@ -138,16 +139,16 @@ def _print(answers: Iterable[QueryResult], format_: str) -> None:
         click.echo(FORMATS[format_](result))
 
 
-def _write_sidecars(answers: Iterable[QueryResult], pictures: OpenedPictures, extension: str) -> None:
+def _write_sidecars(answers: Iterable[QueryResult], pictures: OpenedPictures[QueryImage], extension: str) -> None:
     from unprompt.cli.progress import progress_bar
     from unprompt.cli.sidecars import write_sidecar
 
-    total = sum(1 for name in pictures.paths())
-    todo = [name for name in pictures.paths() if pictures.wanted(name)]
-    with progress_bar("captions", " pictures", len(todo)) as progress:
+    paths = pictures.paths
+    todo = sum(map(pictures.wanted, paths))
+    with progress_bar("captions", " pictures", todo) as progress:
         written = 0
         for result in answers:
             write_sidecar(result.image, result.final.prompt, extension)
             written += 1
             progress(1)
-    click.echo(f"{written:,} captions written, {total - len(todo):,} were there", err=True)
+    click.echo(f"{written:,} captions written, {len(paths) - todo:,} were there", err=True)
