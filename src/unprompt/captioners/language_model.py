@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from unprompt.captioners.interface import CaptionerError
-from unprompt.encoders.hub import local_folder, obtain
+from unprompt.encoders.hub import local_folder, no_progress_bar, obtain
 from unprompt.encoders.torchvision_fix import ensure_torchvision
 
 FILES = (("config.json",), ("model.safetensors", "model.safetensors.index.json"))
@@ -87,7 +86,7 @@ def from_folder(auto: Any, folder: Any, **options: Any) -> Any:
     """
     options |= {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     try:
-        with _quietly():
+        with no_progress_bar():
             model, report = auto.from_pretrained(str(folder), output_loading_info=True, **options)
     except Exception as error:  # transformers raises many kinds for a file that is missing or damaged
         raise CaptionerError(
@@ -165,19 +164,6 @@ def unpack(cache: Any) -> dict[str, Tensor]:
     for i, layer in enumerate(cache.layers):
         parts[f"keys.{i}"], parts[f"values.{i}"] = layer.keys, layer.values
     return parts
-
-
-@contextmanager
-def _quietly() -> Any:
-    """Loading from a disk is quick, and bars belong to the command line."""
-    bars: Any = import_module("transformers.utils.logging")
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def _line(error: Exception) -> str:

@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from fnmatch import fnmatch
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from unprompt.errors import EncoderError
 
@@ -178,3 +181,16 @@ def _remedy() -> str:
 
 def _bytes(size: int) -> str:
     return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size else "size unknown"
+
+
+@contextmanager
+def no_progress_bar() -> Iterator[None]:
+    """Silences transformers' bars: loading from a disk is quick, and bars belong to the command line."""
+    bars: Any = import_module("transformers.utils.logging")
+    shown = bars.is_progress_bar_enabled()
+    bars.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            bars.enable_progress_bar()

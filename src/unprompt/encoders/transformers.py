@@ -10,15 +10,13 @@ with torchvision it resizes tensors instead, which differs by a few grey levels 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib import import_module
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from unprompt.encoders.fingerprint import fingerprint, tokenizer_hash
-from unprompt.encoders.hub import TOKENIZER_EXTRAS, TOKENIZER_FILES, local_folder, obtain
+from unprompt.encoders.hub import TOKENIZER_EXTRAS, TOKENIZER_FILES, local_folder, no_progress_bar, obtain
 from unprompt.encoders.preprocessing import Preprocessing
 from unprompt.encoders.torchvision_fix import ensure_torchvision
 from unprompt.errors import EncoderError
@@ -173,26 +171,13 @@ def _read(auto: Any, folder: Path, **options: Any) -> Any:
 
 def _model(transformers: ModuleType, folder: Path) -> Any:
     options = {"use_safetensors": True, "output_loading_info": True}
-    with _no_progress_bar():
+    with no_progress_bar():
         model, report = _read(transformers.AutoModel, folder, **options)
     # transformers only warns, and leaves what is missing random.
     missing = sorted(report["missing_keys"])
     if missing:
         raise EncoderError(f"{folder} lacks {len(missing)} weights, {missing[0]} first: save the whole model again")
     return model
-
-
-@contextmanager
-def _no_progress_bar() -> Iterator[None]:
-    """Loading from a disk is quick, and bars belong to the command line."""
-    bars: Any = import_module("transformers.utils.logging")
-    shown = bars.is_progress_bar_enabled()
-    bars.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            bars.enable_progress_bar()
 
 
 def _dim(config: Any) -> int:
