@@ -19,7 +19,8 @@ from unprompt.evaluation.metrics.cider import cider
 from unprompt.evaluation.metrics.meteor import java_command, meteor, meteor_java, meteor_nltk
 from unprompt.evaluation.metrics.rouge import rouge_l
 from unprompt.evaluation.metrics.scores import EvaluationError
-from unprompt.evaluation.metrics.texts import thesis_words, words
+from unprompt.evaluation.metrics.texts import words
+from unprompt.pictures.thesis_words import thesis_words
 
 CANDIDATES = [
     "portrait of a cat, oil on canvas",

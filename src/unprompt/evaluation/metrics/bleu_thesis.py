@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from unprompt.evaluation.metrics.bleu import check_order
 from unprompt.evaluation.metrics.scores import Scores, check_pairs, corpus_scores, require
-from unprompt.evaluation.metrics.texts import thesis_words
+from unprompt.pictures.thesis_words import thesis_words
 
 
 def bleu_thesis(candidates: Sequence[str], references: Sequence[str], *, order: int = 4) -> Scores:

@@ -6,7 +6,6 @@ import re
 import unicodedata
 
 _WORD = re.compile(r"[^\W_]+")
-_LETTERS = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
 
 def words(text: str) -> list[str]:
@@ -16,16 +15,3 @@ def words(text: str) -> list[str]:
     ['a', 'cat', '8k', 'black', 'and', 'white']
     """
     return _WORD.findall(unicodedata.normalize("NFC", text).lower())
-
-
-def thesis_words(text: str) -> list[str]:
-    """The thesis's tokenisation: lower case, numbers and punctuation removed, split at spaces.
-
-    What holds a digit goes as a whole ("8k", "1920s"), apostrophes inside words stay, other punctuation parts words:
-    captioners of the thesis's kind are trained on the same.
-
-    >>> thesis_words("A cat, 8k; by Greg Rutkowski (1.2)!")
-    ['a', 'cat', 'by', 'greg', 'rutkowski']
-    """
-    pieces = unicodedata.normalize("NFC", text).lower().split()
-    return [word for piece in pieces if not any(map(str.isdigit, piece)) for word in _LETTERS.findall(piece)]
