@@ -12,7 +12,8 @@ from fakes import normalise
 from unprompt.index.calibration import Calibration
 from unprompt.index.vocabulary import Vocabulary
 from unprompt.search import product as product_module
-from unprompt.search.product import UNIT_ROUNDOFF, Bfloat16Copy, TermProduct, joined, product_of
+from unprompt.search.product import ALONE, UNIT_ROUNDOFF, Bfloat16Copy, TermProduct, joined, product_of
+from unprompt.search.quantized import Int8Copy
 from unprompt.search.rank_options import RankOptions
 from unprompt.search.ranker import FragmentRanker
 from unprompt.search.results import ScoredFragment
@@ -24,8 +25,10 @@ DIM = 48
 
 @pytest.fixture
 def coarse(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a processor that multiplies bfloat16, and with terms enough that it is worth it."""
+    """As on a processor that multiplies bfloat16 and 8 bits, and with terms enough that both are worth it."""
     monkeypatch.setattr(product_module, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(product_module, "multiplies_int8", lambda: True)
+    monkeypatch.setattr(product_module, "ALONE", 5)
     monkeypatch.setattr(product_module, "LARGE", 0)
 
 
@@ -59,7 +62,10 @@ def test_rankings_are_those_of_brute_force(embeddings: Embeddings, k: int) -> No
     rows = np.arange(len(embeddings))
     ranker = FragmentRanker(vocabulary)
     merged, lowest = ranker.merged(queries, k), ranker.lowest(queries, k, ["flavor", "medium"])
-    assert product_of(vocabulary)._copy is not None
+    one_by_one = [ranker.merged(query[None], k)[0] for query in queries]
+    assert product_of(vocabulary)._for_batches is not None
+    assert product_of(vocabulary)._for_one is not None
+    assert one_by_one == merged
     for query, best, least in zip(queries, merged, lowest, strict=True):
         scores = exact_scores(vocabulary, query)
         assert [each.row for each in best] == np.lexsort((rows, -scores)).tolist()[:k]
@@ -84,13 +90,14 @@ def test_rankings_are_those_of_brute_force(embeddings: Embeddings, k: int) -> No
 def test_options_give_what_float32_gives(options: RankOptions, embeddings: Embeddings) -> None:
     queries = normalise(unit(20, 3) + 0.5 * unit(1, 1))
     found = []
-    for batch in (20, 1):  # one query at a time is multiplied in float32
+    for batch in (20, 10, 1):  # ten are multiplied in float32, as are the first of those that come alone
         vocabulary = vocabulary_of(embeddings)
         vocabulary.calibration = Calibration.fit(vocabulary.matrix, unit(200, 7))
         ranker = FragmentRanker(vocabulary, options)
         found.append([ranked for i in range(0, 20, batch) for ranked in _both(ranker, queries[i : i + batch])])
-        assert (product_of(vocabulary)._copy is not None) == (batch > 1)
-    assert found[0] == found[1]
+        assert (product_of(vocabulary)._for_batches is not None) == (batch == 20)
+        assert (product_of(vocabulary)._for_one is not None) == (batch == 1)
+    assert found[0] == found[1] == found[2]
     assert any(map(any, found[0]))
 
 
@@ -142,10 +149,54 @@ def test_a_processor_without_bfloat16_multiplies_float32(monkeypatch: pytest.Mon
     monkeypatch.setattr(product_module, "multiplies_bfloat16", lambda: False)
     product = TermProduct(unit(500, 2))
     assert product.cosines(unit(64, 1), [(0, 500)]).error == product_error(DIM)
-    assert product._copy is None
+    assert product._for_batches is None
+
+
+@pytest.mark.parametrize("vectors", ["random", "skewed", "rounded", "blank"])
+def test_no_8_bit_product_is_further_off_than_told(vectors: str) -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.standard_normal((1000, 384))
+    if vectors == "skewed":  # a few numbers are large, and leave no levels for the others
+        matrix = normalise(matrix**7)
+    elif vectors == "rounded":  # every number lies midway between two levels, on the same side
+        matrix = np.sign(matrix) * (rng.integers(0, 3, matrix.shape) + 0.5)
+        matrix[:, 0] = 127.0
+    elif vectors == "blank":
+        matrix[::7] = 0.0
+    else:
+        matrix = normalise(matrix)
+    matrix = matrix.astype(np.float32)
+    copy, values = Int8Copy(matrix), np.empty((1, 900), np.float32)
+    length = np.linalg.norm(matrix, axis=1).max() ** 2
+    for query in [*matrix[:30], np.full(384, 384**-0.5, np.float32)]:
+        copy.multiply(query[None], 100, values)
+        off = np.abs(values - query.astype(np.float64) @ matrix[100:].astype(np.float64).T).max()
+        assert off <= copy.error(query[None]) < 0.1 * length
+    # The bound is no fantasy: a query along a row's own residual comes near it.
+    scale = np.abs(matrix[1]).max() / np.float32(127)
+    residual = (matrix[1] - np.rint(matrix[1] / scale) * scale)[None]
+    values = np.empty((1, 1), np.float32)
+    copy.multiply(residual, 1, values)
+    assert abs(float(values[0, 0]) - float(residual[0] @ matrix[1])) > 0.2 * copy.error(residual)
+
+
+def test_a_copy_for_single_queries_is_made_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(product_module, "multiplies_int8", lambda: True)
+    matrix, query = unit(500, 2), unit(1, 1)
+    small = TermProduct(matrix)
+    assert {small.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {product_error(DIM)}
+    monkeypatch.setattr(product_module, "LARGE", 500 * DIM)
+    product = TermProduct(matrix)
+    errors = [product.cosines(query, [(0, 500)]).error for _ in range(ALONE + 1)]
+    assert errors[:ALONE] == [product_error(DIM)] * ALONE
+    assert errors[ALONE] > product_error(DIM)
+    monkeypatch.setattr(product_module, "multiplies_int8", lambda: False)
+    plain = TermProduct(matrix)
+    assert {plain.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {product_error(DIM)}
 
 
 def test_the_processor_is_asked() -> None:
+    assert product_module.multiplies_int8() == torch.cpu._is_vnni_supported()
     supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     assert product_module.multiplies_bfloat16() == (supported and torch.cpu._is_amx_tile_supported())
 

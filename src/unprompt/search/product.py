@@ -1,7 +1,7 @@
-"""The cosines of a batch of queries with all terms: in float32, or sooner in bfloat16 with a known error.
+"""The cosines of queries with all terms: in float32, or sooner in fewer bits with a known error.
 
-Neither decides about a ranking: what may be among the best by such cosines is scored again exactly. So a product may be
-as coarse as it likes while it says how far it is from the truth.
+None of them decides about a ranking: what may be among the best by such cosines is scored again exactly. So a product
+may be as coarse as it likes while it says how far it is from the truth.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
+from unprompt.search.quantized import Int8Copy, longest, multiplies_int8
 from unprompt.search.topk import product_error
 from unprompt.types import Embeddings
 
@@ -24,8 +25,11 @@ if TYPE_CHECKING:
 BATCH = 16
 """Queries in a batch from which a bfloat16 copy of the terms is worth making. Once it is there, two are enough."""
 
+ALONE = 32
+"""Queries one at a time after which an 8-bit copy is: making it takes as long as it saves in about as many."""
+
 LARGE = 1 << 22
-"""Numbers in a matrix below which it is not: float32 takes a few milliseconds."""
+"""Numbers in a matrix below which neither is: float32 takes a few milliseconds."""
 
 UNIT_ROUNDOFF = 2.0**-8
 """Of bfloat16, which keeps 8 bits: half the distance from 1 to the next number."""
@@ -44,20 +48,23 @@ class Cosines(NamedTuple):
 class TermProduct:
     """Multiplies queries with the rows of a matrix, (T, D) float32, L2-normalised.
 
-    A batch is multiplied in bfloat16 where the processor has instructions for it, which takes about a quarter of
-    float32's time. The copy of the matrix, half as large as the matrix, is made when it is first used. PyTorch is used
-    when it is loaded already, as it is wherever pictures are encoded: importing it takes longer than it saves.
+    Where the processor has instructions for it, a batch is multiplied in bfloat16, which takes about a quarter of
+    float32's time, and a query alone in 8 bits, which takes about a third. Their copies of the matrix, a half and a
+    quarter as large, are made when they are worth it. PyTorch is used when it is loaded already, as it is wherever
+    pictures are encoded: importing it takes longer than it saves.
     """
 
     def __init__(self, matrix: Embeddings) -> None:
         self._matrix = matrix
-        self._copy: Bfloat16Copy | None = None
+        self._for_batches: Bfloat16Copy | None = None
+        self._for_one: Int8Copy | None = None
+        self._asked_alone = 0
 
     def cosines(self, queries: Embeddings, ranges: Sequence[tuple[int, int]]) -> Cosines:
         """The cosines of (Q, D) queries with the rows in some ranges, one range after the other."""
         runs = list(joined(ranges))
         values = np.empty((len(queries), sum(stop - start for start, stop in runs)), dtype=np.float32)
-        copy = self._copy_for(len(queries))
+        copy = self._copy_for_one() if len(queries) == 1 else self._copy_for(len(queries))
         end = 0
         for start, stop in runs:
             begin, end = end, end + stop - start
@@ -74,11 +81,17 @@ class TermProduct:
             out[:, first : first + _STEP] = products[first : first + _STEP].T
 
     def _copy_for(self, queries: int) -> Bfloat16Copy | None:
-        if queries < 2 or (self._copy is None and (queries < BATCH or self._matrix.size < LARGE)):
-            return None
-        if self._copy is None and "torch" in sys.modules and multiplies_bfloat16():
-            self._copy = Bfloat16Copy(self._matrix)
-        return self._copy
+        worth = queries >= BATCH and self._matrix.size >= LARGE and "torch" in sys.modules
+        if self._for_batches is None and worth and multiplies_bfloat16():
+            self._for_batches = Bfloat16Copy(self._matrix)
+        return self._for_batches
+
+    def _copy_for_one(self) -> Int8Copy | None:
+        self._asked_alone += 1
+        worth = self._asked_alone > ALONE and self._matrix.size >= LARGE and "torch" in sys.modules
+        if self._for_one is None and worth and multiplies_int8():
+            self._for_one = Int8Copy(self._matrix)
+        return self._for_one
 
 
 class Bfloat16Copy:
@@ -93,8 +106,8 @@ class Bfloat16Copy:
             exact = matrix[start : start + _STEP]
             rounded = self._rows[start : start + _STEP]
             rounded.copy_(torch.from_numpy(np.array(exact)))
-            self._norm = max(self._norm, _longest(rounded.float().numpy()))
-            self._residual = max(self._residual, _longest(exact - rounded.float().numpy()))
+            self._norm = max(self._norm, longest(rounded.float().numpy()))
+            self._residual = max(self._residual, longest(exact - rounded.float().numpy()))
 
     def multiply(self, queries: Embeddings, start: int, out: NDArray[np.float32]) -> None:
         """Writes the products of (Q, D) queries with n rows from `start` on to `out`, (Q, n)."""
@@ -116,8 +129,8 @@ class Bfloat16Copy:
         import torch
 
         rounded = torch.from_numpy(queries.copy()).to(torch.bfloat16).float().numpy()
-        length = _longest(rounded) * self._norm
-        operands = _longest(queries) * self._residual + _longest(queries - rounded) * self._norm
+        length = longest(rounded) * self._norm
+        operands = longest(queries) * self._residual + longest(queries - rounded) * self._norm
         summed = 2 * product_error(queries.shape[1]) * length
         return operands + summed + UNIT_ROUNDOFF * (length + summed)
 
@@ -154,9 +167,3 @@ def joined(ranges: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
         pending = start, stop
     if pending:
         yield pending
-
-
-def _longest(rows: NDArray[np.float32]) -> float:
-    """The greatest norm of some rows, no less than it is."""
-    squares = np.einsum("nd,nd->n", rows, rows, dtype=np.float64)
-    return float(np.sqrt(squares.max(initial=0.0))) * (1 + 1e-9)
