@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from unprompt.captioners.attention_maps import LABEL, draw_attention, overlay
+from fakes import FakeEncoder
+from tiny_captioner import SHAPES, TOKENS, WIDTH, TinyGrid
+from unprompt.captioners.attention_maps import LABEL, attention_to, draw_attention, overlay
+from unprompt.captioners.captioner import TrainedCaptioner
+from unprompt.captioners.checkpoint import Card, Checkpoint
 from unprompt.captioners.interface import CaptionerError
+from unprompt.captioners.registry import build_model
+from unprompt.captioners.tokenizer import train_bpe
 
 GREY = np.full((70, 70, 3), 128, dtype=np.uint8)
 
@@ -78,3 +87,43 @@ def test_no_weight_anywhere_is_drawn_dark() -> None:
 def test_weights_of_something_else(shape: tuple[int, ...]) -> None:
     with pytest.raises(CaptionerError, match="1 words and a grid of 7x7"):
         draw_attention(GREY, ["cat"], np.zeros(shape, np.float32))
+
+
+def captioner(name: str, neighbours: int = 0) -> TrainedCaptioner:
+    torch.manual_seed(0)
+    tokenizer = train_bpe(["a red dog by night", "a house"], 290)
+    shape = {"vocabulary": tokenizer.vocabulary, "max_tokens": 20, "grid_dim": WIDTH, "grid_tokens": TOKENS}
+    model = build_model(name, SHAPES[name], **shape, neighbour_dim=FakeEncoder().dim if neighbours else 0).eval()
+    card = Card(name, "tiny", TinyGrid().fingerprint, neighbours)
+    return TrainedCaptioner(name, Checkpoint(card, model, tokenizer), TinyGrid(), FakeEncoder().encode_texts)
+
+
+@pytest.mark.parametrize("name", ["lstm", "transformer"])
+def test_a_word_has_the_mean_of_its_tokens(name: str) -> None:
+    writer, image = captioner(name), Image.fromarray(GREY)
+    words, weights = attention_to(writer, image, "red submarine")
+    assert words == ["red", "submarine"]
+    assert weights.shape == (2, TOKENS)
+    assert weights.sum(axis=1) == pytest.approx([1, 1], abs=1e-5)
+    ids = writer.tokenizer.encode(["red submarine"], 20)[0]
+    assert len(ids) > 5, "submarine is several tokens"
+    model: Any = writer.model
+    with torch.no_grad():
+        each = model.attention_weights(writer.memory(writer.grids([image]), None), torch.tensor([ids]))[0].numpy()
+    last = len(writer.tokenizer.encode([" submarine"], 20)[0]) - 2
+    assert weights[1] == pytest.approx(each[len(ids) - 2 - last : len(ids) - 2].mean(axis=0))
+
+
+def test_neighbours_are_looked_at_too() -> None:
+    _, weights = attention_to(captioner("lstm", 2), Image.fromarray(GREY), "red dog", ["a house", "a red dog"])
+    assert weights.shape == (2, TOKENS + 2)
+    assert (weights[:, TOKENS:] > 0).all()
+
+
+def test_what_has_no_attention_to_show() -> None:
+    with pytest.raises(CaptionerError, match="prompt ' ' has no words"):
+        attention_to(captioner("lstm"), Image.fromarray(GREY), " ")
+    blind = captioner("lstm")
+    blind.model = build_model("prompt-lm", SHAPES["prompt-lm"], vocabulary=290)
+    with pytest.raises(CaptionerError, match="a prompt-lm does not look word by word"):
+        attention_to(blind, Image.fromarray(GREY), "red")

@@ -12,7 +12,6 @@ import pytest
 from fakes import FakeEncoder, colour_folder, colour_picture, normalise
 from tiny_captioner import TinyGrid
 from unprompt.captioners.data.augment import Augmentation
-from unprompt.captioners.data.coco import CocoSource
 from unprompt.captioners.data.corpus import Corpus, Neighbours
 from unprompt.captioners.data.library import library_entries, parse_uri
 from unprompt.captioners.data.neighbours import find_neighbours
@@ -22,6 +21,7 @@ from unprompt.captioners.features import FeatureCache, View
 from unprompt.encoders.training.data import prompt_group, split_of
 from unprompt.errors import EncoderError, SourceError
 from unprompt.index.library import Library
+from unprompt.pictures.coco import CocoSource
 from unprompt.types import Entry, Picture, Skipped
 
 PROMPTS = [f"picture number {word} of a {thing}" for word in map(str, range(40)) for thing in ("cat", "house", "sea")]

@@ -14,7 +14,7 @@ from torch import Tensor
 from unprompt.captioners.decode import DecodeConfig, Hypothesis, greedy, sample
 from unprompt.captioners.decode_beam import beam_search
 from unprompt.captioners.interface import CaptionerError, State, reorder
-from unprompt.captioners.sampling import best, block_ngrams, draw_top_p, loops, repetition
+from unprompt.captioners.sampling import best, block_ngrams, block_runs, draw_top_p, loops, repetition
 
 BEGIN, END = 0, 1
 
@@ -301,6 +301,28 @@ def test_blocked_ngrams_are_those_written_before(written: list[list[int]], n: in
         assert row == [not permitted(tuple(text), token, config) for token in range(5)]
 
 
+@given(st.lists(st.lists(st.integers(0, 2), min_size=7, max_size=7), min_size=1, max_size=4), st.integers(0, 3))
+def test_blocked_runs_are_those_that_would_loop(written: list[list[int]], most: int) -> None:
+    blocked = block_runs(torch.zeros(len(written), 4), torch.tensor(written), most).isinf()
+    for row, text in zip(blocked.tolist(), written, strict=True):
+        for token in range(4):
+            # Only what the new token completes is its fault.
+            ends = [*text, token][::-1]
+            looped = most and any(
+                ends[:n] * (most + 1) == ends[: n * (most + 1)] for n in range(1, len(ends) // (most + 1) + 1)
+            )
+            assert row[token] == bool(looped)
+
+
+def test_blocked_runs_leave_other_scores_alone() -> None:
+    scores = torch.randn(2, 3)
+    before = scores.clone()
+    blocked = block_runs(scores, torch.tensor([[1, 1], [1, 2]]), 2)
+    assert blocked[0].isinf().tolist() == [False, True, False]
+    assert torch.equal(blocked[1], before[1])
+    assert torch.equal(scores, before)
+
+
 def test_loops_are_blocked_and_measured() -> None:
     class Stuck(Toy):
         """A model that says 2, 3, 2, 3, ... as the paper's said "dishonor, dishonor"."""
@@ -319,6 +341,9 @@ def test_loops_are_blocked_and_measured() -> None:
         (free,) = write(toy, toy.start([0]), replace(config, no_repeat_ngram=2))
         assert not any(loops(each.tokens) for each in free)
         assert all(repetition(each.tokens, 2) == 0 for each in free)
+        (brief,) = write(toy, toy.start([0]), replace(config, max_run=2))
+        assert brief[0].tokens[:4] == (2, 3, 2, 3)
+        assert not any(loops(each.tokens) for each in brief)
 
 
 @given(st.lists(st.integers(0, 2), max_size=14), st.integers(2, 4))

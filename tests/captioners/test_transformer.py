@@ -1,8 +1,6 @@
-"""The transformer: against torch's own layers, its cache, its size, and that it learns."""
+"""The transformer: against torch's own layers, and its size. What all captioners promise is in test_contract."""
 
 from __future__ import annotations
-
-import json
 
 import pytest
 import torch
@@ -10,8 +8,7 @@ from torch import nn
 
 from unprompt.captioners.attention import CrossBlock, EncoderBlock, MultiHeadAttention
 from unprompt.captioners.decode import DecodeConfig, greedy
-from unprompt.captioners.decode_beam import beam_search
-from unprompt.captioners.interface import CaptionerError, Memory, shifted_loss
+from unprompt.captioners.interface import CaptionerError, Memory
 from unprompt.captioners.transformer import TransformerCaptioner, TransformerConfig
 
 SIZES = {"vocabulary": 11, "grid_dim": 6, "grid_tokens": 4, "max_tokens": 8, "dim": 16, "heads": 2, "feedforward": 24}
@@ -96,33 +93,8 @@ def test_blocks_are_torchs_own() -> None:
     torch.testing.assert_close(found, expected)
 
 
-@pytest.mark.parametrize("neighbour_dim", [0, 5])
-def test_steps_are_the_forward_pass(neighbour_dim: int) -> None:
-    captioner, told, text = model(neighbour_dim=neighbour_dim), memory(), tokens()
-    state = captioner.start(told)
-    for position, logits in enumerate(captioner(told, text).unbind(dim=1)):
-        stepped, state = captioner.step(state, text[:, position])
-        torch.testing.assert_close(stepped, logits)
-
-
-def test_each_logit_depends_on_the_tokens_before_it_alone() -> None:
-    captioner, told, text = model(), memory(), tokens()
-    changed = text.clone()
-    changed[:, 4] = (changed[:, 4] + 1) % 11
-    before, after = captioner(told, text), captioner(told, changed)
-    torch.testing.assert_close(before[:, :4], after[:, :4])
-    assert not torch.allclose(before[:, 4], after[:, 4])
-
-
 def test_missing_neighbours_are_not_attended_to() -> None:
     captioner, told, text = model(neighbour_dim=5), memory(), tokens()
-    assert told.neighbours is not None
-    assert told.neighbour_mask is not None
-    other = told._replace(neighbours=torch.where(told.neighbour_mask[..., None], told.neighbours, 99.0))
-    torch.testing.assert_close(captioner(other, text), captioner(told, text))
-    alone = captioner(Memory(told.grid), text)
-    torch.testing.assert_close(alone[2], captioner(told, text)[2])
-    assert not torch.allclose(alone[0], captioner(told, text)[0])
     weights = captioner.attention_weights(told, text)
     torch.testing.assert_close(weights.sum(dim=2), torch.ones(3, 7))
     assert bool((weights[2, :, 4:] == 0).all())
@@ -135,16 +107,6 @@ def test_positions_of_the_grid_matter() -> None:
     assert not torch.allclose(captioner(turned, text), captioner(Memory(told.grid), text))
 
 
-def test_reordered_states_go_on_as_their_rows() -> None:
-    captioner, told, text = model(neighbour_dim=5), memory(), tokens()
-    rows = torch.tensor([2, 0, 0, 1])
-    state = captioner.start(told)
-    _, state = captioner.step(state, text[:, 0])
-    expected, _ = captioner.step(state, text[:, 1])
-    found, _ = captioner.step(captioner.reorder(state, rows), text[rows, 1])
-    torch.testing.assert_close(found, expected[rows])
-
-
 def test_a_beam_keeps_the_memory_where_it_lies() -> None:
     """Beams of one picture share its keys and values: swapping them copies the cache of tokens and no more."""
     captioner = model()
@@ -153,26 +115,6 @@ def test_a_beam_keeps_the_memory_where_it_lies() -> None:
     swapped = captioner.reorder(state, torch.tensor([1, 0, 3, 2]))
     assert swapped.fixed["keys.0"] is state.fixed["keys.0"]
     assert torch.equal(swapped.moving["keys.0"], state.moving["keys.0"][[1, 0, 3, 2]])
-
-
-def test_it_learns_what_picture_and_neighbour_say() -> None:
-    captioner = model(neighbour_dim=5, vocabulary=8).train()
-    grid = torch.zeros(4, 4, 6)
-    grid[:2, 1, 2], grid[2:, 3, 4] = 3.0, 3.0
-    neighbours = torch.zeros(4, 1, 5)
-    neighbours[::2, 0, 0], neighbours[1::2, 0, 1] = 1.0, 1.0
-    text = torch.tensor([[1, 4, 6, 2, 0], [1, 4, 7, 2, 0], [1, 5, 6, 2, 0], [1, 5, 7, 2, 0]])
-    told = Memory(grid, neighbours)
-    optimizer = torch.optim.AdamW(captioner.parameter_groups(0.01), lr=0.01)
-    for _ in range(40):
-        optimizer.zero_grad()
-        shifted_loss(captioner(told, text), text, pad=0).backward()
-        optimizer.step()
-    captioner.eval()
-    config = DecodeConfig(1, 2, (0, 1), max_tokens=6)
-    for write in (greedy, beam_search):
-        found = write(captioner, captioner.start(told), config)
-        assert [each[0].tokens for each in found] == [(4, 6), (4, 7), (5, 6), (5, 7)]
 
 
 def test_captions_beyond_its_positions_are_refused() -> None:
@@ -186,10 +128,3 @@ def test_captions_beyond_its_positions_are_refused() -> None:
 def test_heads_divide_the_width() -> None:
     with pytest.raises(CaptionerError, match="width 16 does not divide into 3 heads"):
         model(heads=3)
-
-
-def test_weights_go_and_come_back() -> None:
-    captioner = model(neighbour_dim=5)
-    other = TransformerCaptioner(TransformerConfig.from_dict(json.loads(json.dumps(captioner.config.to_dict())))).eval()
-    other.load_weights(captioner.weights())
-    assert torch.equal(other(memory(), tokens()), captioner(memory(), tokens()))

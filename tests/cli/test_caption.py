@@ -12,12 +12,13 @@ from click.testing import CliRunner, Result
 
 from fakes import FakeEncoder, colour_picture
 from tiny_captioner import TinyGrid, colour_pairs, tiny_config, tiny_pictures
-from unprompt.captioners.captioner import LazyTexts
 from unprompt.captioners.data.neighbours import find_neighbours
+from unprompt.captioners.registry import DEFAULT, load_captioner, packaged
+from unprompt.captioners.texts import LazyTexts
 from unprompt.captioners.train import train_captioner
 from unprompt.captioners.training.pictures import Pictures, embed_pictures
 from unprompt.cli import main
-from unprompt.types import Embeddings, Entry
+from unprompt.types import Captioner, Embeddings, Entry
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +84,12 @@ def test_text_for_people(trained: Path, picture: Path) -> None:
 def test_neighbours_of_a_library_are_told(
     trained: Path, picture: Path, library_path: Path, entries: list[Entry], told: list[str]
 ) -> None:
-    run(picture, "--captioner", trained, "--library", library_path)
+    assert "does worse alone" not in run(picture, "--captioner", trained, "--library", library_path).stderr
     assert len(told) == 2
     assert {*told} <= {entry.prompt for entry in entries}
     assert "red" in told[0]
     told.clear()
-    run(picture, "--captioner", trained)
+    assert "warning: mine learnt with neighbours and does worse alone" in run(picture, "--captioner", trained).stderr
     assert told == []
 
 
@@ -113,3 +114,21 @@ def test_mistakes_are_one_line(trained: Path, picture: Path, tmp_path: Path) -> 
         (line,) = result.stderr.splitlines()
         assert line.startswith("Error: ")
         assert message in line
+
+
+def test_packaged_captioners_are_listed_without_a_picture() -> None:
+    names = run("--list").stdout.split()
+    assert names[0] == DEFAULT
+    assert sorted(names) == packaged()
+
+
+def test_the_default_captioner_writes(monkeypatch: pytest.MonkeyPatch, trained: Path, picture: Path) -> None:
+    asked = []
+
+    def load(name: str, device: str) -> Captioner:
+        asked.append(name)
+        return load_captioner(str(trained), device)
+
+    monkeypatch.setattr("unprompt.captioners.registry.load_captioner", load)
+    run(picture)
+    assert asked == [DEFAULT]

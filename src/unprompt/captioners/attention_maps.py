@@ -3,19 +3,58 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from unprompt.captioners.interface import CaptionerError
+from unprompt.captioners.captioner import TrainedCaptioner
+from unprompt.captioners.interface import CaptionerError, Memory
 from unprompt.types import Pixels
 
 LABEL = 18
 """Pixels of height for a panel's word."""
 RAMP = np.array([(0, 0, 4), (87, 16, 110), (188, 55, 84), (249, 142, 9), (252, 255, 164)], dtype=np.float32)
 """Dark to light, even in lightness, so that a grey print reads the same."""
+
+
+@torch.inference_mode()
+def attention_to(
+    captioner: TrainedCaptioner, image: Image.Image, prompt: str, neighbours: Sequence[str] = ()
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Where a captioner looks while it writes a prompt, its own or another.
+
+    Args:
+        captioner: an `lstm` or a `transformer`; a bridge's queries look before any word is written.
+        image: the picture.
+        prompt: cut where the captioner would cut it.
+        neighbours: prompts that it is told.
+
+    Returns:
+        The prompt's T words, and (T, S) weights as `draw_attention` takes them: the mean over a word's tokens.
+
+    Raises:
+        CaptionerError: the captioner does not look word by word, or the prompt has no words.
+    """
+    model, tokenizer = captioner.model, captioner.tokenizer
+    look: Callable[[Memory, torch.Tensor], torch.Tensor] | None = getattr(model, "attention_weights", None)
+    if look is None:
+        raise CaptionerError(f"a {model.name} does not look word by word: use an lstm or a transformer")
+    tokens = tokenizer.encode([prompt], model.config.max_tokens)[0]
+    texts = tokenizer.decode([tokens[:end] for end in range(1, len(tokens))])
+    words = texts[-1].split()
+    if not words:
+        raise CaptionerError(f"prompt {prompt!r} has no words: give one that has some")
+    memory = captioner.memory(captioner.grids([image]), [list(neighbours)] if neighbours else None)
+    weights = look(memory, torch.tensor([tokens], device=captioner.device))[0].cpu().numpy()
+    # A token's weights stand at the token before it. It belongs to the last word of the text that ends with it, or to
+    # the next one if it is the space before that.
+    blank = [not text for text in tokenizer.decode([[tokens[0], token] for token in tokens[1:-1]])]
+    ends = [len(text.split()) - 1 for text in texts[1:]]
+    place = np.clip(np.add(ends, blank), 0, len(words) - 1)
+    return words, np.stack([weights[: len(place)][place == word].mean(axis=0) for word in range(len(words))])
 
 
 def draw_attention(

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +18,14 @@ from unprompt.captioners.features import Backbone
 from unprompt.captioners.grid import load_grid
 from unprompt.captioners.interface import CaptionerError, Memory
 from unprompt.captioners.neighbours import NeighbourDecoder, NeighbourMixture
-from unprompt.types import Candidate, Embeddings, Part
+from unprompt.captioners.texts import LazyTexts, Texts
+from unprompt.types import Candidate, Part, Pixels
 
 BATCH = 16
 """Pictures that are captioned together."""
 
 MIXED = 8
 """Neighbours whose prompts are mixed into what is written."""
-
-Texts = Callable[[Sequence[str]], Embeddings]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +38,7 @@ class Writing:
 
     neighbour_share: float | None = None
     no_repeat_ngram: int = 3
+    max_run: int = 2
     length_penalty: float = 1.0
     num_groups: int = 1
     diversity: float = 0.5
@@ -130,22 +129,36 @@ class TrainedCaptioner:
         """
         if neighbours is not None and len(neighbours) != len(images):
             raise CaptionerError(f"{len(neighbours)} lists of neighbours for {len(images)} pictures: give one for each")
-        config = self._decode_config(num_beams, max_tokens)
         found: list[list[Candidate]] = []
         for start in range(0, len(images), BATCH):
             part = slice(start, start + BATCH)
-            told = None if neighbours is None else [self._as_trained(prompts) for prompts in neighbours[part]]
-            memory = self.memory(self.grids(images[part]), told)
-            found += [self._candidates(hypotheses) for hypotheses in self.write(memory, config, told)]
+            told = None if neighbours is None else neighbours[part]
+            found += self.caption_grids(self.grids(images[part]), num_beams, max_tokens, told)
         return found
+
+    def caption_grids(
+        self,
+        grids: torch.Tensor,
+        num_beams: int = 5,
+        max_tokens: int = 0,
+        neighbours: Sequence[Sequence[str]] | None = None,
+    ) -> list[list[Candidate]]:
+        """Writes prompts for pictures that the backbone has seen: (N, M, C), all at once; see `caption`."""
+        config = self._decode_config(num_beams, max_tokens)
+        told = None if neighbours is None else [self._as_trained(prompts) for prompts in neighbours]
+        return [self._candidates(hypotheses) for hypotheses in self.write(self.memory(grids, told), config, told)]
 
     def _as_trained(self, prompts: Sequence[str]) -> list[str]:
         """Prompts as training saw them."""
         return [plain_words(prompt) for prompt in prompts] if self.card.text == "plain" else list(prompts)
 
+    def preprocess(self, image: Image.Image) -> Pixels:
+        """The picture as the backbone sees it: (H, W, 3) uint8."""
+        return self._backbone.preprocess(image)
+
     def grids(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """The backbone's tokens of N pictures: (N, M, C) float32."""
-        pixels = np.stack([self._backbone.preprocess(image) for image in images])
+        pixels = np.stack([self.preprocess(image) for image in images])
         return torch.from_numpy(self._backbone.encode(pixels)).to(self.device)
 
     def memory(self, grids: torch.Tensor, neighbours: Sequence[Sequence[str]] | None) -> Memory:
@@ -189,6 +202,7 @@ class TrainedCaptioner:
             max_tokens=min(max_tokens or longest, longest),
             min_tokens=1,
             no_repeat_ngram=rules.no_repeat_ngram,
+            max_run=rules.max_run,
             length_penalty=rules.length_penalty,
             num_beams=num_beams,
             num_groups=rules.num_groups,
@@ -204,28 +218,3 @@ class TrainedCaptioner:
                 scores.setdefault(text, hypothesis.score)
         source = f"captioner:{self.name}"
         return [Candidate(text, score, (Part(text, source, "caption", score),)) for text, score in scores.items()]
-
-
-class LazyTexts:
-    """The text side of an encoder that is loaded at the first call."""
-
-    def __init__(self, name: str, fingerprint: str, device: str) -> None:
-        self._name, self._fingerprint, self._device = name, fingerprint, device
-
-    def __call__(self, texts: Sequence[str]) -> Embeddings:
-        """(N, E) embeddings."""
-        return self._encode(texts)
-
-    @cached_property
-    def _encode(self) -> Texts:
-        if self._name == "starter":
-            # Its text side is pinned by itself, and stays when the picture side is trained anew.
-            from unprompt.encoders.minilm import TextTower
-
-            return TextTower.load(self._device).encode
-        from unprompt.encoders.registry import load_encoder
-
-        encoder = load_encoder(self._name, device=self._device)
-        if encoder.fingerprint != self._fingerprint:
-            raise CaptionerError(f"encoder {self._name} is not the one the captioner was trained with: train it again")
-        return encoder.encode_texts

@@ -36,7 +36,7 @@ class Card:
         neighbour_share: how much of each next token neighbours' prompts decide when any are told, in [0, 1); what the
             development split likes best.
         encoder: the name of the encoder that embeds neighbours' prompts; "" without neighbours.
-        encoder_fingerprint: of that encoder.
+        encoder_fingerprint: of that encoder's text side, see `texts.texts_fingerprint`.
         text: how prompts were written in training, see `config.TEXTS`.
         training: the run: its configuration, data and outcome, as JSON.
     """

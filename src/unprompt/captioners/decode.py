@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from unprompt.captioners.interface import CaptionerError, Decodable, State
-from unprompt.captioners.sampling import block_ngrams, block_tokens, draw_top_p
+from unprompt.captioners.sampling import block_ngrams, block_runs, block_tokens, draw_top_p
 
 Choose = Callable[[Tensor, int, Tensor], Tensor]
 """(log-probabilities (N, V), position, rows (N,) of those asked for at the start) -> tokens (N,)."""
@@ -35,6 +35,8 @@ class DecodeConfig:
         max_tokens: most tokens of a caption, the end counted; one that has no end by then is cut there.
         min_tokens: fewest tokens before the end.
         no_repeat_ngram: n-grams of this length are written once; 0 for no such rule.
+        max_run: most times that a piece of any length is written in a row, 0 for no such rule: 2 forbids all that
+            `sampling.loops` finds.
         length_penalty: see the module; 0 and above.
         num_beams: captions kept at every step, and returned, by beam search.
         num_groups: divides ``num_beams``; more than one makes the beams diverse, see `decode_beam`.
@@ -49,6 +51,7 @@ class DecodeConfig:
     max_tokens: int = 31
     min_tokens: int = 0
     no_repeat_ngram: int = 0
+    max_run: int = 0
     length_penalty: float = 1.0
     num_beams: int = 5
     num_groups: int = 1
@@ -64,7 +67,7 @@ class DecodeConfig:
         for name in ("max_tokens", "num_beams", "num_groups"):
             if getattr(self, name) < 1:
                 raise CaptionerError(f"{name} is {getattr(self, name)}: give 1 or more")
-        for name in ("length_penalty", "diversity", "no_repeat_ngram", "min_tokens"):
+        for name in ("length_penalty", "diversity", "no_repeat_ngram", "max_run", "min_tokens"):
             if not getattr(self, name) >= 0:
                 raise CaptionerError(f"{name} is {getattr(self, name)}: give 0 or more")
         if self.num_beams % self.num_groups:
@@ -113,7 +116,8 @@ def allowed(logits: Tensor, written: Tensor, config: DecodeConfig) -> Tensor:
     log_probabilities = block_tokens(logits.float().log_softmax(dim=-1), config.forbidden)
     if written.shape[1] < config.min_tokens:
         log_probabilities = block_tokens(log_probabilities, [config.end])
-    return block_ngrams(log_probabilities, written, config.no_repeat_ngram)
+    log_probabilities = block_ngrams(log_probabilities, written, config.no_repeat_ngram)
+    return block_runs(log_probabilities, written, config.max_run)
 
 
 def greedy(model: Decodable, state: State, config: DecodeConfig) -> list[list[Hypothesis]]:

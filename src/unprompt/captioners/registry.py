@@ -28,7 +28,13 @@ OTHERS: dict[str, str] = {
 """Prefix -> "module:function" of captioners that are not trained here, called as ``load(rest_of_the_name, device)``."""
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""Holds one checkpoint folder for each captioner that the package brings."""
+"""Holds one checkpoint folder for each captioner that the package brings, and the language model under the bridges."""
+
+DEFAULT = "transformer"
+"""The packaged captioner that does best on the development split when it is told no neighbours."""
+
+LANGUAGE_MODEL = "prompt-lm"
+"""What sees no pictures, so is no captioner."""
 
 
 def model_class(name: str) -> type[CaptionModel]:
@@ -114,4 +120,4 @@ def load_captioner(name: str, device: str = "cpu") -> Captioner:
 def packaged() -> list[str]:
     """The names of the captioners that the package brings, sorted; language models alone are none."""
     found = sorted(path.parent.name for path in WEIGHTS.glob("*/config.json")) if WEIGHTS.is_dir() else []
-    return [name for name in found if not name.startswith("prompt-lm")]
+    return [name for name in found if name != LANGUAGE_MODEL]

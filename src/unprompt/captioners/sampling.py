@@ -37,6 +37,32 @@ def block_ngrams(log_probabilities: Tensor, written: Tensor, n: int) -> Tensor:
     return blocked
 
 
+def block_runs(log_probabilities: Tensor, written: Tensor, most: int) -> Tensor:
+    """Forbids each row the token that would write some piece once more than ``most`` times in a row.
+
+    Unlike a blocked n-gram, a piece may come back later: "a photo of a dog, a photo of a dog" is no loop.
+
+    Args:
+        log_probabilities: (N, V).
+        written: (N, T) int64, the tokens so far.
+        most: 0 blocks nothing, 1 lets no piece follow itself.
+
+    """
+    if most <= 0:
+        return log_probabilities
+    count = written.shape[1]
+    blocked = log_probabilities
+    for length in range(1, (count + 1) // (most + 1) + 1):
+        # The token that is next in the piece ends the run if the length * most - 1 before it already repeat.
+        places = length * most - 1
+        same = written[:, count - places :] == written[:, count - places - length : count - length]
+        rows = same.all(dim=1).nonzero()[:, 0]
+        if len(rows):
+            blocked = blocked.clone() if blocked is log_probabilities else blocked
+            blocked[rows, written[rows, count - length]] = BLOCKED
+    return blocked
+
+
 def best(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k largest of each row of (N, W), largest first, equal ones by their place: values and places, each (N, k).
 

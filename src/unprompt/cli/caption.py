@@ -16,11 +16,19 @@ if TYPE_CHECKING:
     from unprompt.types import Candidate
 
 
+def _list_packaged(context: click.Context, parameter: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from unprompt.captioners.registry import DEFAULT, packaged
+
+    click.echo("\n".join(sorted(packaged(), key=lambda name: (name != DEFAULT, name))))
+    context.exit()
+
+
 @click.command()
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
-@click.option(
-    "--captioner", "name", required=True, metavar="NAME", help="Its name, a checkpoint's folder, ofa:NAME, blip:NAME."
-)
+@click.option("--captioner", "name", metavar="NAME",
+              help="Its name, a checkpoint's folder, ofa:NAME or blip:NAME.  [default: first of --list]")  # fmt: skip
 @click.option("--library", "root", type=click.Path(path_type=Path), metavar="DIR",
               help="Where neighbours are found, for a captioner that is told them.")  # fmt: skip
 @click.option("--num-beams", type=click.IntRange(1), default=5, show_default=True, metavar="N",
@@ -31,11 +39,13 @@ if TYPE_CHECKING:
               help="Pictures at a time.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Where it runs: cpu, cuda, cuda:1 ...")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line and picture.")
+@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_packaged,
+              help="Print the captioners that the package brings, the default first, and exit.")  # fmt: skip
 @click.pass_context
 def caption(
     context: click.Context,
     images: tuple[str, ...],
-    name: str,
+    name: str | None,
     root: Path | None,
     num_beams: int,
     max_tokens: int,
@@ -48,13 +58,16 @@ def caption(
     The score is the mean log-probability of a caption's tokens: at most 0, higher is better. A picture that cannot be
     read gives a warning; the others are captioned, and the exit status is 1.
     """
-    from unprompt.captioners.registry import load_captioner
+    from unprompt.captioners.captioner import TrainedCaptioner
+    from unprompt.captioners.registry import DEFAULT, load_captioner
     from unprompt.cli.pictures import OpenedPictures
     from unprompt.encoders.registry import check_device
 
     check_device(device)
     finder = None if root is None else NeighbourFinder(root, device)
-    captioner = load_captioner(name, device)
+    captioner = load_captioner(name or DEFAULT, device)
+    if finder is None and isinstance(captioner, TrainedCaptioner) and captioner.card.neighbours:
+        click.echo(f"warning: {captioner.name} learnt with neighbours and does worse alone: give --library", err=True)
     opened = OpenedPictures(images, _decode)
     remaining = iter(opened)
     while batch := list(islice(remaining, batch_size)):

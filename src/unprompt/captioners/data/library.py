@@ -9,7 +9,7 @@ from unprompt.index.library import Library
 from unprompt.types import Entry, Picture
 
 _CELL = re.compile(r"(.*)#(tl|tr|bl|br)", re.DOTALL)
-_MEMBER = re.compile(r"(.*\.zip)!(.*)", re.DOTALL | re.IGNORECASE)
+_MEMBER = re.compile(r"(.*\.(?:zip|tar))!(.*)", re.DOTALL | re.IGNORECASE)
 CHUNK = 1024
 
 

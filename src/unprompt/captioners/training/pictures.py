@@ -16,6 +16,7 @@ from unprompt.captioners.data.neighbours import find_neighbours
 from unprompt.captioners.data.pairs import Pair
 from unprompt.captioners.features import Backbone, FeatureCache, View
 from unprompt.captioners.grid import load_grid
+from unprompt.captioners.texts import texts_fingerprint
 from unprompt.encoders.registry import load_encoder
 from unprompt.errors import EncoderError, SourceError
 from unprompt.index.library import Library
@@ -39,7 +40,7 @@ class Pictures:
         rows: (N, 1 + views) rows of the cache.
         backbone: its name.
         neighbours: N rows, or None for a captioner that is told none.
-        encoder: the name and fingerprint of the encoder that embeds neighbours' prompts.
+        encoder: the name of the encoder that embeds neighbours' prompts, and its `texts_fingerprint`.
     """
 
     cache: FeatureCache
@@ -172,4 +173,5 @@ def prepare_pictures(
     else:
         raise EncoderError(f"{library.path} was built with another {encoder.name}: build it again")
     neighbours = find_neighbours(pairs, embeddings, config.neighbours, encoder.encode_texts)
-    return pairs, Pictures(cache, rows, means.backbone, neighbours, (encoder.name, encoder.fingerprint))
+    told_by = (encoder.name, texts_fingerprint(encoder.name, encoder.fingerprint))
+    return pairs, Pictures(cache, rows, means.backbone, neighbours, told_by)

@@ -42,9 +42,22 @@ class CocoSource:
         if not self.images.is_dir():
             raise SourceError(f"{self.images} is no folder: name the folder of COCO's pictures")
 
+    def __len__(self) -> int:
+        return len(self._captions)
+
     def __iter__(self) -> Iterator[Entry | Skipped]:
+        return self._entries(self._captions)
+
+    def by_picture(self) -> Iterator[Entry | Skipped]:
+        """The same entries, those of one picture together, pictures in the order of their first captions."""
+        order: dict[int, int] = {}
+        for number, _ in self._captions:
+            order.setdefault(number, len(order))
+        return self._entries(sorted(self._captions, key=lambda caption: order[caption[0]]))
+
+    def _entries(self, captions: list[tuple[int, str]]) -> Iterator[Entry | Skipped]:
         metadata: dict[str, Any] = {"source": "COCO"}
-        for number, caption in self._captions:
+        for number, caption in captions:
             name, prompt = self._names.get(number), " ".join(caption.split())
             if name is None or "/" in name or "\\" in name or not prompt:
                 reason = "no prompt" if name else "bad row"
@@ -65,3 +78,15 @@ def _find_images(annotations: Path, name: str) -> Path:
         if name and (folder / name).is_file():
             return folder
     raise SourceError(f"no picture {name!r} near {annotations}: name the folder of COCO's pictures")
+
+
+def holds_captions(path: Path) -> bool:
+    """Whether a .json file is likely one of COCO's: by its name, or by how it begins."""
+    if path.stem.startswith(("captions_", "instances_")):
+        return True
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(2**16)
+    except OSError:
+        return False
+    return start.lstrip()[:1] == b"{" and (b'"annotations"' in start or b'"images"' in start)
