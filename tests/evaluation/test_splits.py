@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,6 +25,8 @@ from unprompt.evaluation.splits import (
     split_by_prompt,
 )
 
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
 
 def same_grouping(a: np.ndarray, b: np.ndarray) -> bool:
     return len(set(zip(a.tolist(), b.tolist(), strict=True))) == len(set(a.tolist())) == len(set(b.tolist()))
@@ -37,6 +42,31 @@ class TestKeys:
         assert group_key("кот, собака") == group_key("Собака кот")
         assert group_key("кот cat") != group_key("пёс cat")
         assert group_key("猫") != group_key("犬")
+
+    def test_words_of_every_script_tell_prompts_apart(self) -> None:
+        words = [f"{a}{b}" for a in "котпёслиса" for b in "собакарыб"]
+        assert len({prompt_group(word) for word in words}) == len({*words})
+        assert {split_of(word) for word in words} == {"train", "dev", "test"}
+        assert prompt_group("стиль midjourney") != prompt_group("midjourney")
+        assert split_of("стиль midjourney") == split_of("midjourney")  # as the weights had it
+        assert prompt_group("Peder Krøyer") == prompt_group("peder kr\u00f8yer") == "kryer peder"
+
+    @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1), min_size=1, max_size=5), st.randoms())
+    def test_a_group_is_in_one_split(self, words: list[str], random: object) -> None:
+        shuffled = list(words)
+        random.shuffle(shuffled)  # type: ignore[attr-defined]
+        one, other = " ".join(words), ", ".join(shuffled).upper().lower()
+        if prompt_group(one) == prompt_group(other):
+            assert split_of(one) == split_of(other)
+
+    @pytest.mark.skipif(not DATA.is_dir(), reason="needs the pictures in ../shared")
+    def test_the_split_of_the_packaged_weights_never_changes(self) -> None:
+        rows = [
+            json.loads(line) for table in DATA.glob("*/pairs.jsonl") for line in table.read_text("utf-8").splitlines()
+        ]
+        splits = [f"{prompt}\0{split_of(prompt)}\n" for prompt in sorted({row["prompt"] for row in rows})]
+        digest = hashlib.sha256("".join(splits).encode()).hexdigest()
+        assert digest == "4b24c6ace7b8ca04251fc291418a492f47280a369292640d3943dd8735c5cff7"
 
     @given(st.text())
     def test_keys_are_their_own_keys(self, prompt: str) -> None:

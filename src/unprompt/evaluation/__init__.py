@@ -1,1 +1,1 @@
-"""Evaluation: metrics by name, splits that keep near duplicates together, leak checks and bootstrap intervals."""
+"""Evaluation: metrics by name, splits and leak checks, bootstrap intervals, and the run and report that join them."""

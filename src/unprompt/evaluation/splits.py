@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import re
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Sequence
@@ -37,14 +36,8 @@ _UNSURE = 1e-5
 
 
 def group_key(prompt: str) -> str:
-    """What near duplicates share: their words, whatever the case, accents, punctuation and order.
-
-    The same as `prompt_group` where a prompt is written in Latin letters; other scripts keep their letters here.
-    """
-    plain = "".join(c for c in unicodedata.normalize("NFKD", prompt) if not unicodedata.combining(c))
-    if all(c.isascii() or not c.isalnum() for c in plain):
-        return prompt_group(prompt) or plain.strip()
-    return " ".join(sorted(re.findall(r"[^\W_]+", plain.casefold())))
+    """What near duplicates share: their `prompt_group`, or the prompt itself where it has no words."""
+    return prompt_group(prompt) or unicodedata.normalize("NFKC", prompt).strip()
 
 
 def split_by_prompt(prompts: Sequence[str]) -> list[str]:
@@ -214,15 +207,9 @@ def _split_groups(keys: Sequence[str], labels: Labels) -> list[str]:
     first: dict[int, str] = {}
     for key, label in zip(keys, labels.tolist(), strict=True):
         first[label] = min(key, first.get(label, key))
-    splits = {label: _split_of_key(key) for label, key in first.items()}
+    splits = {label: split_of(key) for label, key in first.items()}
     return [splits[label] for label in labels.tolist()]
 
 
 def _digest(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
-def _split_of_key(key: str) -> str:
-    """As `split_of` for Latin keys; keys in other scripts, of which `prompt_group` leaves nothing, are told apart."""
-    bucket = int.from_bytes(_digest(key)[:8], "big") % 10
-    return "test" if bucket == 0 else "dev" if bucket == 1 else "train"

@@ -63,15 +63,31 @@ class Example:
 
 
 def prompt_group(prompt: str) -> str:
-    """Prompts of one group are near duplicates: the same words but for case, accents, punctuation and order."""
-    plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
-    return " ".join(sorted(re.findall(r"[a-z0-9]+", plain)))
+    """Prompts of one group are near duplicates: the same words but for case, accents, punctuation and order.
+
+    Latin letters that are no accented ones ("ø") are passed over; where there are letters of another script, all stay.
+    """
+    if prompt.isascii():
+        return _latin_words(prompt)
+    plain = "".join(c for c in unicodedata.normalize("NFKD", prompt) if not unicodedata.combining(c))
+    if any(_is_of_another_script(c) for c in plain):
+        return " ".join(sorted(re.findall(r"[^\W_]+", plain.casefold())))
+    return _latin_words(plain)
 
 
 def split_of(prompt: str) -> str:
-    """The split of a prompt's group, 80 : 10 : 10 by a hash of its words, whatever else the data hold."""
-    bucket = int.from_bytes(hashlib.sha256(prompt_group(prompt).encode()).digest()[:8], "big") % 10
+    """The split of a prompt's group, 80 : 10 : 10 by a hash of its Latin words, or of all where it has none of them."""
+    group = prompt_group(prompt)
+    bucket = int.from_bytes(hashlib.sha256((_latin_words(group) or group).encode()).digest()[:8], "big") % 10
     return "test" if bucket == 0 else "dev" if bucket == 1 else "train"
+
+
+def _latin_words(text: str) -> str:
+    return " ".join(sorted(re.findall(r"[a-z0-9]+", text.encode("ascii", "ignore").decode().lower())))
+
+
+def _is_of_another_script(c: str) -> bool:
+    return c.isalnum() and not c.isascii() and not unicodedata.name(c, "").startswith(("LATIN ", "MODIFIER "))
 
 
 def load_examples(data: Path) -> list[Example]:
