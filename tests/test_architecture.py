@@ -13,12 +13,24 @@ import pytest
 import unprompt
 
 ROOT = Path(unprompt.__file__).parent
-HEAVY = ("torch", "faiss", "transformers", "open_clip", "pyarrow", "sentence_transformers")
+HEAVY = (
+    "torch",
+    "faiss",
+    "transformers",
+    "open_clip",
+    "pyarrow",
+    "sentence_transformers",
+    "pymilvus",
+    "psycopg",
+    "lark",
+)
 
 # A package may import those of lower layers and itself; siblings in one layer do not import each other.
 LAYERS = [
     {"cli"},
+    {"systems"},
     {"search", "builders", "captioners", "evaluation"},
+    {"backends"},
     {"index", "encoders"},
     {"pictures"},
     {"types", "errors"},
@@ -85,12 +97,16 @@ def modules_after(code: str) -> set[str]:
         "import unprompt.cli",
         "import unprompt.encoders",
         "import unprompt.index",
+        "import unprompt.backends",
         "import unprompt.builders.sources",
         "import unprompt.search",
         "import unprompt.search.engine",
         "import unprompt.captioners",
         "import unprompt.captioners.ofa",
         "import unprompt.evaluation.metrics",
+        "import unprompt.evaluation.run",
+        "import unprompt.evaluation.report",
+        "import unprompt.systems",
     ],
 )
 def test_importing_is_light(code: str) -> None:

@@ -13,6 +13,7 @@ from fakes import FakeEncoder, colour_picture
 from unprompt.builders.build import build_library
 from unprompt.builders.vocabulary import add_fragments
 from unprompt.index.library import Library
+from unprompt.index.rebuild import rebuild_library
 from unprompt.index.remove import remove_rows
 from unprompt.types import Entry, Fragment, Picture
 
@@ -34,12 +35,17 @@ def vocabulary(path: Path, work: Path) -> None:
     add_fragments(path, [Fragment("green", "flavor")], FakeEncoder())
 
 
-def state(path: Path) -> tuple[int, int, int]:
+def rebuild(path: Path, work: Path) -> None:
+    rebuild_library(path, "IVF4,SQ8")
+
+
+def state(path: Path) -> tuple[int, int, int, str]:
     library = Library.open(path)
     assert library.verify() == []
     assert library.image_index is not None
     assert len(library.image_index) == len(library)
-    return len(library), library.manifest.counts["prompts"], len(library.vocabulary)
+    factory = library.manifest.indexes["image"].factory
+    return len(library), library.manifest.counts["prompts"], len(library.vocabulary), factory
 
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> bool:
@@ -69,7 +75,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, change: Callable[[], N
     return False
 
 
-@pytest.mark.parametrize("change", [add, remove, vocabulary])
+@pytest.mark.parametrize("change", [add, remove, vocabulary, rebuild])
 def test_killed_at_any_step(
     change: Callable[[Path, Path], None], library_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

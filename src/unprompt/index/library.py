@@ -13,6 +13,7 @@ from unprompt.errors import LibraryError
 from unprompt.index.commit import current
 from unprompt.index.files import sha256_file
 from unprompt.index.manifest import Manifest
+from unprompt.index.reconstruct import RowReader
 from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_table, table_records
 from unprompt.index.vector_index import VectorIndex
 from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
@@ -23,6 +24,8 @@ SKIPPED_FILE = "skipped.jsonl"
 
 _HASH_AT_OPEN = 128 << 20
 _CACHED_TABLES = 64
+_MAPPED_ROWS = 20_000
+"""Indexes of so many rows are mapped into memory: they open at once, and processes share them."""
 
 
 class Library:
@@ -32,21 +35,27 @@ class Library:
     checked against its sha256 when it is first loaded, up to 128 MiB; `verify` checks all of them whatever their size.
     """
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, search_device: str = "cpu") -> None:
         self.path = path
+        self._search_device = search_device
         self.manifest = manifest
         self._table = lru_cache(maxsize=_CACHED_TABLES)(self._read_table)
 
     @classmethod
-    def open(cls, path: Path | str) -> Library:
+    def open(cls, path: Path | str, search_device: str = "cpu") -> Library:
         """Opens the library in folder `path`.
+
+        Args:
+            path: the folder.
+            search_device: where its indexes are searched: "cpu", or "cuda", "cuda:1" ..., where they are put when they
+                are first asked for; a LibraryError says then when there is no such GPU.
 
         Raises:
             LibraryError: there is none, its build has not finished, or a file is missing or has another size than
                 the manifest says; the message names the file.
         """
         root = Path(path)
-        library = cls(root, Manifest.read(root))
+        library = cls(root, Manifest.read(root), search_device)
         for name, info in library.manifest.files.items():
             file = current(root, name, library.manifest)
             size = file.stat().st_size if file.is_file() else -1
@@ -70,12 +79,12 @@ class Library:
     @cached_property
     def image_index(self) -> VectorIndex | None:
         """The index over pictures, None when the library has none."""
-        return self._index("image")
+        return self._searched("image")
 
     @cached_property
     def prompt_index(self) -> VectorIndex | None:
         """The index over distinct prompts, None when the library has none."""
-        return self._index("text")
+        return self._searched("text")
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -111,6 +120,25 @@ class Library:
         """Returns (prompt, count) of rows of the prompt index."""
         table = self._prompts
         return [(table.column("prompt")[row].as_py(), table.column("count")[row].as_py()) for row in rows]
+
+    def picture_texts(self, rows: Sequence[int]) -> Embeddings:
+        """Returns the stored embeddings of the prompts of rows of the image index, (N, dim)."""
+        shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
+        ends = np.cumsum([shard.rows for shard in shards])
+        wanted = np.asarray(rows, dtype=np.int64)
+        holders = np.searchsorted(ends, wanted, side="right")
+        found = np.empty((len(wanted), self.dim), dtype=np.float32)
+        for at in np.unique(holders):
+            array = read_array(self._file(PICTURES.array_file(PICTURES.text_array, shards[at].number)), self.dim)
+            found[holders == at] = array[wanted[holders == at] - (ends[at] - shards[at].rows)]
+        return found
+
+    def prompt_texts(self, rows: Sequence[int]) -> Embeddings | None:
+        """Returns the embeddings of rows of the prompt index, (N, dim); None where its codes are coarser than float16.
+
+        They come from the index, for the shards do not say where a distinct prompt stands.
+        """
+        return self._prompt_reader.read(np.asarray(rows, dtype=np.int64)) if self._prompt_reader else None
 
     def arrays(self, series: Series, array: str) -> Iterator[Embeddings]:
         """Iterates the stored embeddings of one series, a shard at a time, as (N, dim) float32."""
@@ -150,6 +178,10 @@ class Library:
         return faults
 
     @cached_property
+    def _prompt_reader(self) -> RowReader | None:
+        return RowReader.of(self.prompt_index.faiss_index) if self.prompt_index is not None else None
+
+    @cached_property
     def _prompts(self) -> pa.Table:
         return read_table(self._checked(PROMPTS_FILE)).combine_chunks()
 
@@ -157,13 +189,38 @@ class Library:
         info = self.manifest.indexes.get(name)
         if info is None:
             return None
-        index = VectorIndex.read(self._checked(info.file), info.factory, info.parameters)
+        mapped = info.rows >= _MAPPED_ROWS and self._search_device == "cpu"
+        index = VectorIndex.read(self._checked(info.file), info.factory, info.parameters, mapped)
         if (len(index), index.dim) != (info.rows, self.dim):
             raise LibraryError(
                 f"{self.path / info.file} has {len(index)} rows of {index.dim} dimensions, the manifest says "
                 f"{info.rows} of {self.dim}; build the library again"
             )
         return index
+
+    def _searched(self, name: str) -> VectorIndex | None:
+        index = self._index(name)
+        if index is None or not self._search_device.startswith("cuda"):
+            return index
+        from unprompt.index.gpu.device import resolve
+        from unprompt.index.gpu.search import on_device
+
+        size = self.manifest.files[self.manifest.indexes[name].file].bytes
+        return on_device(index, resolve(self._search_device), lambda: self.vectors(name), size)
+
+    def vectors(self, name: str) -> Iterator[Embeddings]:
+        """The stored embeddings in the order of the "image" or the "text" index, as (N, dim) float32 blocks."""
+        if name == "image":
+            yield from self.arrays(PICTURES, PICTURES.arrays[0])
+            return
+        rows = {prompt: row for row, prompt in enumerate(self._prompts.column("prompt").to_pylist())}
+        vectors = np.empty((len(rows), self.dim), dtype=np.float32)
+        for shard in self.manifest.shards:
+            series = SERIES[shard.series]
+            captions = self._table(series.table_file(shard.number)).column("caption").to_pylist()
+            stored = as_embeddings(read_array(self._file(series.array_file(series.text_array, shard.number)), self.dim))
+            vectors[[rows[caption] for caption in captions]] = stored
+        yield vectors
 
     def _read_table(self, name: str) -> pa.Table:
         return read_table(self._checked(name))

@@ -28,11 +28,20 @@ class EncoderInfo:
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """One shard of a series ("pictures" or "prompts"): its number and its rows."""
+    """One shard of a series ("pictures" or "prompts").
+
+    Attributes:
+        series: its name.
+        number: its number in the series.
+        rows: how many it holds.
+        imported: its embeddings were made elsewhere and taken as they are: that the library's encoder made them was
+            said by whoever built it, and is not proved by the fingerprint.
+    """
 
     series: str
     number: int
     rows: int
+    imported: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,10 @@ class IndexInfo:
         rows: how many vectors it holds.
         parameters: its search parameters, such as "nprobe=64"; "" when it has none.
         requested: what was asked for, "auto" or a factory string; later changes to the library keep to it.
+        goal: the limits that "auto" chose it under, as `IndexGoal.to_dict` gives them; later changes keep to them.
+        chosen_rows: how many rows there were when it was chosen under limits; 0 without any.
+        on_disk: its lists were built in parts, for they do not fit the memory allowed.
+        recall: against exact search, "10" and "100" -> [0, 1], while it has the rows that it was measured with.
     """
 
     file: str
@@ -52,6 +65,10 @@ class IndexInfo:
     rows: int
     parameters: str = ""
     requested: str = "auto"
+    goal: Mapping[str, Any] = field(default_factory=dict)
+    chosen_rows: int = 0
+    on_disk: bool = False
+    recall: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

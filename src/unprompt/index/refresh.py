@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from unprompt.index.figures import write_reports
 from unprompt.index.files import write_durably
 from unprompt.index.library import PROMPTS_FILE, SKIPPED_FILE
 from unprompt.index.manifest import IndexInfo, Manifest, ShardInfo
 from unprompt.index.shards import PICTURES, SERIES, as_embeddings, read_table
-from unprompt.index.vector_index import Blocks, VectorIndex, choose_factory, recall_against_exact
+from unprompt.index.target import IndexOptions, Target
+from unprompt.index.tune import held_out
 from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
 from unprompt.index.writer import LibraryWriter
 from unprompt.types import Embeddings
 
 PROMPT_TABLE = pa.schema([("prompt", pa.string()), ("count", pa.int64())])
 
-_RECALL_QUERIES = 200
 _VOCABULARY_FILES = (FRAGMENTS_FILE, EMBEDDINGS_FILE, CALIBRATION_FILE)
 
 
@@ -57,6 +57,7 @@ def refresh(
     index: str | None = None,
     rows_removed: bool = False,
     report: Callable[[str, IndexInfo, float | None], None] | None = None,
+    options: IndexOptions | None = None,
 ) -> Manifest:
     """Updates both indexes and the prompt table from the shards, and commits.
 
@@ -65,21 +66,25 @@ def refresh(
         index: a FAISS factory string, "auto", or None for what the library was built with.
         rows_removed: committed shards were rewritten, so nothing can merely be appended.
         report: called with each index's name, facts, and its recall@10 against exact search when it was built anew.
+        options: more of how indexes are made; its `index` gives way to the argument.
 
     Raises:
         LibraryError: the index cannot be made.
         OSError: the disk is full; the library is as it was.
     """
+    options = options or IndexOptions()
+    options = replace(options, index=index or options.index)
     new = writer.new_shards
-    pictures = _Target(writer, "image", index, rows_removed)
-    shards = [shard for shard in writer.shards if shard.series == PICTURES.name]
+    rows = writer.rows(PICTURES)
+    prompts = _known_prompts(writer) or prompt_rows(writer)
+    pictures = Target(writer, "image", options, rows_removed, rows / max(1, rows + len(prompts.counts)))
     pictures.update(
-        writer.rows(PICTURES),
-        lambda: _pictures(writer, shards),
-        lambda: _pictures(writer, [shard for shard in new if shard.series == PICTURES.name]),
+        rows,
+        lambda: picture_blocks(writer, pictures_of(writer.shards)),
+        lambda: picture_blocks(writer, pictures_of(new)),
     )
-    texts = _Target(writer, "text", index, rows_removed)
-    prompts = _update_prompts(writer, texts, new)
+    texts = Target(writer, "text", options, rows_removed, len(prompts.counts) / max(1, rows + len(prompts.counts)))
+    prompts = _update_prompts(writer, texts, prompts)
     indexes = {target.name: target.info for target in (pictures, texts) if target.info is not None}
     for target in (pictures, texts):
         if report and target.info is not None:
@@ -87,8 +92,11 @@ def refresh(
     keep = {info.file for info in indexes.values()} | {PROMPTS_FILE}
     keep |= {name for name in (SKIPPED_FILE, *_VOCABULARY_FILES) if writer.holds(name)}
     fragments = writer.previous.counts.get("fragments", 0) if writer.previous else 0
-    counts = {"pictures": writer.rows(PICTURES), "prompts": prompts, "fragments": fragments}
-    return writer.commit(counts, indexes, sorted(keep))
+    counts = {"pictures": rows, "prompts": len(prompts.counts), "fragments": fragments}
+    manifest = writer.commit(counts, indexes, sorted(keep))
+    # After the commit: a crash in between leaves a report of another index, which its sha256 tells.
+    write_reports(writer.root, {t.name: t.report for t in (pictures, texts) if t.report is not None})
+    return manifest
 
 
 def replace_vocabulary(writer: LibraryWriter, vocabulary: Vocabulary) -> Manifest:
@@ -102,77 +110,51 @@ def replace_vocabulary(writer: LibraryWriter, vocabulary: Vocabulary) -> Manifes
     return writer.commit({**previous.counts, "fragments": len(vocabulary)}, previous.indexes, sorted(keep))
 
 
-class _Target:
-    """One index on its way from the previous manifest to the next."""
-
-    def __init__(self, writer: LibraryWriter, name: str, index: str | None, rows_removed: bool) -> None:
-        self.name = name
-        self.info: IndexInfo | None = None
-        self.recall: float | None = None
-        self._writer = writer
-        self.old = writer.previous.indexes.get(name) if writer.previous else None
-        self._requested = index or (self.old.requested if self.old else "auto")
-        self._rows_removed = rows_removed
-
-    def factory(self, rows: int) -> str:
-        return choose_factory(rows) if self._requested == "auto" else self._requested
-
-    def appends(self, rows: int) -> bool:
-        """Whether the old index, with new rows added, is the new one."""
-        return self.old is not None and self.old.factory == self.factory(rows) and not self._rows_removed
-
-    def update(self, rows: int, blocks: Blocks, new_blocks: Blocks) -> None:
-        if not rows:
-            return
-        file, factory = f"{self.name}.index", self.factory(rows)
-        old = self.old
-        if old is not None and old.factory == factory:
-            if old.rows == rows and not self._rows_removed:
-                self.info = old
-                return
-            built = VectorIndex.read(self._writer.path(old.file), old.factory, old.parameters)
-            if self.appends(rows):
-                for block in new_blocks():
-                    built.add(block)
-            else:
-                built.refill(blocks)
-        else:
-            built = VectorIndex.build(blocks, rows, self._writer.encoder.dim, factory)
-            exact = factory == "Flat"
-            self.recall = 1.0 if exact else recall_against_exact(built, blocks, _sample(blocks, rows))
-        built.write(self._writer.stage(file))
-        self.info = IndexInfo(file, factory, len(built), built.parameters, self._requested)
-
-
-def _update_prompts(writer: LibraryWriter, target: _Target, new: list[ShardInfo]) -> int:
-    """Stages the prompt table and updates the prompt index; returns how many distinct prompts there are."""
+def prompt_rows(writer: LibraryWriter) -> PromptCounts:
+    """All distinct prompts as an index that is made anew holds them: in order of the shards."""
     prompts = PromptCounts()
-    if target.old is not None:
-        old = read_table(writer.path(PROMPTS_FILE))
-        prompts.counts = dict(zip(old.column("prompt").to_pylist(), old.column("count").to_pylist(), strict=True))
-    prompts.add(writer, new)
-    if target.appends(len(prompts.counts)):
-        target.update(len(prompts.counts), lambda: prompts.blocks(writer), lambda: prompts.blocks(writer))
-    else:
-        # The rows of an index made anew follow the shards, so the table must too.
-        prompts = PromptCounts()
-        prompts.add(writer, writer.shards)
-        target.update(len(prompts.counts), lambda: prompts.blocks(writer), lambda: iter(()))
-    columns = [list(prompts.counts), list(prompts.counts.values())]
-    table = pa.table(columns, schema=PROMPT_TABLE)
-    write_durably(writer.stage(PROMPTS_FILE), lambda file: pq.write_table(table, file, compression="zstd"))
-    return len(prompts.counts)
+    prompts.add(writer, writer.shards)
+    return prompts
 
 
-def _pictures(writer: LibraryWriter, shards: Iterable[ShardInfo]) -> Iterator[Embeddings]:
+def pictures_of(shards: Iterable[ShardInfo]) -> list[ShardInfo]:
+    """Those shards that hold pictures."""
+    return [shard for shard in shards if shard.series == PICTURES.name]
+
+
+def picture_blocks(writer: LibraryWriter, shards: Iterable[ShardInfo]) -> Iterator[Embeddings]:
+    """The embeddings of pictures, a shard at a time."""
     for shard in shards:
         yield as_embeddings(writer.array(PICTURES, PICTURES.arrays[0], shard.number))
 
 
-def _sample(blocks: Blocks, rows: int) -> Embeddings:
-    step = max(1, rows // _RECALL_QUERIES)
-    taken, start = [], 0
-    for block in blocks():
-        taken.append(block[(np.arange(start, start + len(block)) % step) == 0])
-        start += len(block)
-    return np.concatenate(taken)[:_RECALL_QUERIES]
+def picture_queries(writer: LibraryWriter) -> Embeddings | None:
+    """Pictures to ask the prompt index with, as queries do; None when the library has none."""
+    shards = pictures_of(writer.shards)
+    rows = sum(shard.rows for shard in shards)
+    return held_out(lambda: picture_blocks(writer, shards), rows)[0] if rows else None
+
+
+def _known_prompts(writer: LibraryWriter) -> PromptCounts | None:
+    """The prompts of the old index, which keep their rows, and new ones behind; None when there is no old one."""
+    if writer.previous is None or "text" not in writer.previous.indexes:
+        return None
+    old = read_table(writer.path(PROMPTS_FILE))
+    prompts = PromptCounts(dict(zip(old.column("prompt").to_pylist(), old.column("count").to_pylist(), strict=True)))
+    prompts.add(writer, writer.new_shards)
+    return prompts
+
+
+def _update_prompts(writer: LibraryWriter, target: Target, prompts: PromptCounts) -> PromptCounts:
+    """Stages the prompt table and updates the prompt index; returns what the table holds."""
+    if target.old is not None and target.appends(len(prompts.counts)):
+        target.update(len(prompts.counts), lambda: iter(()), lambda: prompts.blocks(writer))
+    else:
+        prompts = prompt_rows(writer)
+        target.update(
+            len(prompts.counts), lambda: prompts.blocks(writer), lambda: iter(()), lambda: picture_queries(writer)
+        )
+    columns = [list(prompts.counts), list(prompts.counts.values())]
+    table = pa.table(columns, schema=PROMPT_TABLE)
+    write_durably(writer.stage(PROMPTS_FILE), lambda file: pq.write_table(table, file, compression="zstd"))
+    return prompts

@@ -73,6 +73,7 @@ PROMPTS = Series("prompts", ("prompt_emb",), "prompts", PROMPT_SCHEMA)
 SERIES = {series.name: series for series in (PICTURES, PROMPTS)}
 
 _FINGERPRINT = b"unprompt.encoder.fingerprint"
+_IMPORTED = b"unprompt.embeddings.imported"
 
 
 def write_shard(
@@ -83,6 +84,7 @@ def write_shard(
     table: pa.Table,
     fingerprint: str,
     suffix: str = "",
+    imported: bool = False,
 ) -> None:
     """Writes one shard durably, its table last. `suffix` is appended to every name (see `commit`).
 
@@ -95,15 +97,20 @@ def write_shard(
             raise ValueError(f"{name} has {array.shape[0]} rows, its table has {table.num_rows}")
         path = root / (series.array_file(name, number) + suffix)
         write_durably(path, lambda file, array=array: np.save(file, array, allow_pickle=False))  # type: ignore[misc]
-    table = table.cast(series.schema).replace_schema_metadata({_FINGERPRINT: fingerprint.encode()})
+    facts = {_FINGERPRINT: fingerprint.encode(), **({_IMPORTED: b"true"} if imported else {})}
+    table = table.cast(series.schema).replace_schema_metadata(facts)
     path = root / (series.table_file(number) + suffix)
     write_durably(path, lambda file: pq.write_table(table, file, compression="zstd"))
 
 
-def shard_fingerprint(root: Path, series: Series, number: int) -> str:
-    """Returns the fingerprint of the encoder that made a shard, "" when it does not say."""
-    metadata = read_table(root / series.table_file(number), columns=[]).schema.metadata or {}
-    return str(metadata.get(_FINGERPRINT, b"").decode())
+def shard_origin(path: Path) -> tuple[str, bool]:
+    """Returns the fingerprint of the encoder of a shard's table, "" when it does not say, and whether it was imported.
+
+    Raises:
+        LibraryError: it is missing or not parquet.
+    """
+    metadata = read_table(path, columns=[]).schema.metadata or {}
+    return str(metadata.get(_FINGERPRINT, b"").decode()), _IMPORTED in metadata
 
 
 def read_array(path: Path, dim: int | None = None) -> NDArray[np.floating[Any]]:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,65 +12,67 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.errors import LibraryError
+from unprompt.index import training
+from unprompt.index.engine import load_faiss, reason_of
+from unprompt.index.parameters import search_parameters
+from unprompt.index.training import Accelerator, Blocks, Clusterer, inverted_lists
+from unprompt.index.truth import ground_truth, recall
 from unprompt.types import Embeddings
 
-log = logging.getLogger(__name__)
-
-Blocks = Callable[[], Iterator[Embeddings]]
-"""Gives the rows to index, in order, a block at a time; called twice for an index that is trained."""
-
 FLAT_LIMIT = 50_000
-_POINTS_PER_CENTROID = 100
-_SEED = 1234
 
 
-def load_faiss() -> Any:
-    """Imports faiss.
-
-    Raises:
-        LibraryError: it is not installed; the message names the two extras.
-    """
-    try:
-        import faiss
-    except ImportError as error:
-        raise LibraryError(
-            f"faiss cannot be imported ({error}); install one of: pip install 'unprompt[cpu]' or 'unprompt[gpu]'"
-        ) from None
-    return faiss
+def list_count(rows: int) -> int:
+    """How many inverted lists `rows` rows get: a power of two near 4 * sqrt(rows), the usual FAISS advice."""
+    return int(2 ** round(math.log2(4 * math.sqrt(rows))))
 
 
 def choose_factory(rows: int) -> str:
     """Returns the factory string for an index of `rows` rows: exact search while it is affordable.
 
-    Below 50,000 rows exact search answers in about 7 ms on two cores. Above, inverted lists (a power of two near
-    4 * sqrt(rows), the usual FAISS advice) over half-precision vectors keep recall and halve the memory; above four
-    million rows the codes are 8 bits.
+    Below 50,000 rows exact search answers in about 7 ms on two cores. Above, inverted lists over half-precision vectors
+    keep recall and halve the memory; above four million rows the codes are 8 bits. `unprompt.index.choice` chooses
+    under limits of memory and latency.
     """
     if rows < FLAT_LIMIT:
         return "Flat"
-    lists = 2 ** round(math.log2(4 * math.sqrt(rows)))
-    return f"IVF{lists},{'SQfp16' if rows <= 4_000_000 else 'SQ8'}"
+    return f"IVF{list_count(rows)},{'SQfp16' if rows <= 4_000_000 else 'SQ8'}"
 
 
 class VectorIndex:
-    """A FAISS inner-product index whose ids are row numbers. Vectors must be L2-normalised; scores are cosines."""
+    """A FAISS inner-product index whose ids are row numbers. Vectors must be L2-normalised; scores are cosines.
 
-    def __init__(self, index: Any, factory: str = "", parameters: str = "") -> None:
+    Searching changes nothing in the index, and FAISS releases the GIL meanwhile: any number of threads may search at
+    once. Adding is for one thread, and not while others search.
+
+    Attributes:
+        factory: its FAISS factory string.
+        parameters: what searches use when they name none, such as "nprobe=64".
+    """
+
+    def __init__(self, index: Any, factory: str = "", parameters: str = "", mapped: bool = False) -> None:
         self._index = index
+        self._mapped = mapped
         self.factory = factory
         self.parameters = parameters
-        if parameters:
-            load_faiss().ParameterSpace().set_index_parameters(index, parameters)
+        self._defaults = search_parameters(index, parameters)
 
     @property
     def dim(self) -> int:
         return int(self._index.d)
 
+    @property
+    def faiss_index(self) -> Any:
+        """The FAISS index itself; to be read only."""
+        return self._index
+
     def __len__(self) -> int:
         return int(self._index.ntotal)
 
     @classmethod
-    def build(cls, blocks: Blocks, rows: int, dim: int, factory: str = "auto") -> VectorIndex:
+    def build(
+        cls, blocks: Blocks, rows: int, dim: int, factory: str = "auto", accelerator: Accelerator | None = None
+    ) -> VectorIndex:
         """Builds an index of `rows` vectors of `dim` dimensions.
 
         Args:
@@ -79,41 +80,41 @@ class VectorIndex:
             rows: how many there are in all.
             dim: their dimension.
             factory: a FAISS factory string, or "auto" for `choose_factory`.
+            accelerator: trains, and fills where it can; None for FAISS on this machine's cores.
 
         Raises:
             LibraryError: FAISS does not know the factory string, or cannot train it on so few rows.
         """
-        faiss = load_faiss()
         factory = choose_factory(rows) if factory == "auto" else factory
-        try:
-            index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
-            if not index.is_trained:
-                index.train(_training_sample(faiss, index, blocks, rows))
-        except (RuntimeError, AssertionError) as error:
-            reason = _reason(error)
-            raise LibraryError(
-                f"index {factory!r} cannot be made of {rows} vectors of {dim} dimensions ({reason}); "
-                "use 'auto', 'Flat' or another FAISS factory string"
-            ) from None
-        built = cls(index, factory, _search_parameters(faiss, index))
+        index, sample = new_index(blocks, rows, dim, factory)
+        filled = None
+        if accelerator is not None and sample is not None:
+            filled = accelerator.build(index, sample, lambda: map(checked(dim), blocks()))
+        if filled is not None:
+            return cls(filled, factory, default_parameters(filled))
+        train_index(index, sample, factory, accelerator)
+        built = cls(index, factory, default_parameters(index))
         for block in blocks():
-            built.add(block)
+            built.add(block, accelerator)
         return built
 
-    def add(self, embeddings: Embeddings) -> None:
+    def with_parameters(self, parameters: str) -> VectorIndex:
+        """The same index, not copied, with other search parameters.
+
+        Raises:
+            LibraryError: it has no such parameters.
+        """
+        return VectorIndex(self._index, self.factory, parameters, self._mapped)
+
+    def add(self, embeddings: Embeddings, clusterer: Clusterer | None = None) -> None:
         """Appends (N, dim) vectors; their rows follow the ones there are.
 
         Raises:
-            LibraryError: they are of another dimension or not L2-normalised.
+            LibraryError: they are of another dimension or not L2-normalised, or the index is mapped from its file.
         """
-        if embeddings.ndim != 2 or embeddings.shape[1] != self.dim:
-            raise LibraryError(f"embeddings are {embeddings.shape}, the index has {self.dim} dimensions")
-        norms = np.linalg.norm(embeddings, axis=1)
-        # Half precision rounds a norm by up to 1e-3; anything further off was never normalised. NaN fails too.
-        if not bool(np.all(np.abs(norms - 1) < 1e-2)):
-            row = int(np.argmin(np.abs(norms - 1) < 1e-2))
-            raise LibraryError(f"embedding {row} has norm {norms[row]:.4g}, expected 1; only an encoder's output fits")
-        self._index.add(np.ascontiguousarray(embeddings, dtype=np.float32))
+        if self._mapped:  # FAISS would end the process
+            raise LibraryError("an index that is mapped into memory cannot be added to: read it without mapping")
+        training.add(self._index, checked(self.dim)(embeddings), clusterer)
 
     def refill(self, blocks: Blocks) -> None:
         """Replaces all vectors and keeps the training."""
@@ -121,22 +122,26 @@ class VectorIndex:
         for block in blocks():
             self.add(block)
 
-    def search(self, queries: Embeddings, k: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    def search(
+        self, queries: Embeddings, k: int, parameters: str | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Finds the k best rows of each query, best first.
 
         Args:
             queries: (Q, dim) float32, L2-normalised.
             k: at least 1; an index of fewer rows fills up with row -1.
+            parameters: for this search only, such as "nprobe=64"; None for the index's own.
 
         Returns:
             scores (Q, k) float32, cosines; rows (Q, k) int64, -1 where there is none.
 
         Raises:
-            LibraryError: the queries are of another dimension.
+            LibraryError: the queries are of another dimension, or the index has no such parameters.
         """
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise LibraryError(f"queries are {queries.shape}, the index has {self.dim} dimensions")
-        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k)
+        chosen = self._defaults if parameters is None else search_parameters(self._index, parameters)
+        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=chosen)
         return scores, rows
 
     def write(self, path: Path) -> None:
@@ -151,56 +156,103 @@ class VectorIndex:
                 os.fsync(file.fileno())
         except RuntimeError as error:
             path.unlink(missing_ok=True)
-            raise OSError(f"cannot write {path}: {_reason(error)}; is the disk full?") from None
+            raise OSError(f"cannot write {path}: {reason_of(error)}; is the disk full?") from None
 
     @classmethod
-    def read(cls, path: Path, factory: str = "", parameters: str = "") -> VectorIndex:
+    def read(cls, path: Path, factory: str = "", parameters: str = "", mapped: bool = False) -> VectorIndex:
         """Reads an index.
+
+        Args:
+            path: its file.
+            factory: see `VectorIndex`.
+            parameters: see `VectorIndex`.
+            mapped: opens it at once and leaves the vectors in the file, in memory that all processes share. The file
+                may be replaced by renaming meanwhile, never written to. FastScan codes are read nevertheless.
 
         Raises:
             LibraryError: it is missing or not an index.
         """
         try:
-            return cls(load_faiss().read_index(str(path)), factory, parameters)
+            mapped = mapped and os.name == "posix"
+            index = _read_mapped(path) if mapped else load_faiss().read_index(str(path))
+            return cls(index, factory, parameters, mapped)
         except RuntimeError as error:
             raise LibraryError(
-                f"{path} is not a readable index ({_reason(error)}); restore it or build the library again"
+                f"{path} is not a readable index ({reason_of(error)}); restore it or build the library again"
             ) from None
 
 
-def recall_against_exact(index: VectorIndex, blocks: Blocks, queries: Embeddings, k: int = 10) -> float:
-    """Returns the share of the k best rows by exact search that `index` finds too, ties allowed, from 0 to 1.
+def new_index(blocks: Blocks, rows: int, dim: int, factory: str) -> tuple[Any, Embeddings | None]:
+    """An empty FAISS index, and the sample to train it on, None when it needs no training.
 
-    A row counts as found when its score is not below the exact k-th best by more than 1e-3, so that equal vectors and
-    the rounding of stored codes do not count as misses (the idea of faiss.contrib's check_ref_knn_with_draws).
+    Raises:
+        LibraryError: FAISS does not know the factory string.
     """
-    best = np.full((len(queries), k), -np.inf, dtype=np.float32)
-    for block in blocks():
-        best = np.sort(np.concatenate([best, queries @ block.T], axis=1), axis=1)[:, -k:]
-    scores, rows = index.search(queries, k)
-    found = (rows >= 0) & (scores >= best[:, :1] - 1e-3)
-    return float(found.sum() / max(1, np.isfinite(best).sum()))
+    faiss = load_faiss()
+    try:
+        index = faiss.index_factory(dim, factory, faiss.METRIC_INNER_PRODUCT)
+    except (RuntimeError, AssertionError) as error:
+        raise _unmakable(factory, rows, dim, error) from None
+    return index, None if index.is_trained else training.training_sample(index, blocks, rows)
 
 
-def _training_sample(faiss: Any, index: Any, blocks: Blocks, rows: int) -> Embeddings:
-    inverted = faiss.try_extract_index_ivf(index)
-    wanted = min(rows, _POINTS_PER_CENTROID * inverted.nlist if inverted is not None else 100_000)
-    chosen = np.sort(np.random.default_rng(_SEED).choice(rows, size=wanted, replace=False))
-    taken, start = [], 0
-    for block in blocks():
-        inside = chosen[(chosen >= start) & (chosen < start + len(block))] - start
-        taken.append(block[inside])
-        start += len(block)
-    log.info("training the index on %d of %d vectors", wanted, rows)
-    return np.ascontiguousarray(np.concatenate(taken), dtype=np.float32)
+def train_index(index: Any, sample: Embeddings | None, factory: str, clusterer: Clusterer | None = None) -> None:
+    """Trains an index on the sample that `new_index` gave, if it needs training.
+
+    Raises:
+        LibraryError: the sample is too small for it.
+    """
+    if sample is None:
+        return
+    try:
+        training.train(index, sample, clusterer)
+    except (RuntimeError, AssertionError) as error:
+        raise _unmakable(factory, len(sample), sample.shape[1], error) from None
 
 
-def _search_parameters(faiss: Any, index: Any) -> str:
-    inverted = faiss.try_extract_index_ivf(index)
+def default_parameters(index: Any) -> str:
+    """A first guess; `unprompt.index.tune` searches for better ones."""
+    lists = inverted_lists(index)
     # A sixteenth of the lists reached recall@10 of 0.95 and more on clustered vectors; never fewer than 16 lists.
-    return f"nprobe={min(inverted.nlist, max(16, inverted.nlist // 16))}" if inverted is not None else ""
+    return f"nprobe={min(lists.nlist, max(16, lists.nlist // 16))}" if lists is not None else ""
 
 
-def _reason(error: Exception) -> str:
-    """The cause in a FAISS message such as "Error in ... at file:line: Error: 'x' failed: cause"."""
-    return str(error).strip().splitlines()[-1].split("failed: ")[-1].strip() or type(error).__name__
+def recall_against_exact(index: VectorIndex, blocks: Blocks, queries: Embeddings, k: int = 10) -> float:
+    """Returns the share of the k best rows by exact search that `index` finds too, ties allowed, from 0 to 1."""
+    return recall(index.search(queries, k)[1], ground_truth(blocks, queries), k)
+
+
+def checked(dim: int) -> Callable[[Embeddings], Embeddings]:
+    """Gives a function that returns vectors as FAISS takes them, and raises LibraryError for what no encoder made."""
+
+    def check(embeddings: Embeddings) -> Embeddings:
+        if embeddings.ndim != 2 or embeddings.shape[1] != dim:
+            raise LibraryError(f"embeddings are {embeddings.shape}, the index has {dim} dimensions")
+        norms = np.linalg.norm(embeddings, axis=1)
+        # Half precision rounds a norm by up to 1e-3; anything further off was never normalised. NaN fails too.
+        if not bool(np.all(np.abs(norms - 1) < 1e-2)):
+            row = int(np.argmin(np.abs(norms - 1) < 1e-2))
+            raise LibraryError(f"embedding {row} has norm {norms[row]:.4g}, expected 1; only an encoder's output fits")
+        return np.ascontiguousarray(embeddings, dtype=np.float32)
+
+    return check
+
+
+def _read_mapped(path: Path) -> Any:
+    faiss = load_faiss()
+    try:  # flat codes and graphs are mapped by another way than inverted lists, which older releases lack
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP | getattr(faiss, "IO_FLAG_MMAP_IFC", 0))
+    except RuntimeError:  # the two ways exclude each other for inverted lists
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP)
+    lists = inverted_lists(index)
+    stored: Any = faiss.downcast_InvertedLists(lists.invlists) if lists is not None else None
+    if hasattr(stored, "prefetch_nthread"):
+        stored.prefetch_nthread = 0  # its 32 threads a search cost more than they save: 4.0 ms against 1.5 ms
+    return index
+
+
+def _unmakable(factory: str, rows: int, dim: int, error: Exception) -> LibraryError:
+    return LibraryError(
+        f"index {factory!r} cannot be made of {rows} vectors of {dim} dimensions ({reason_of(error)}); "
+        "use 'auto', 'Flat' or another FAISS factory string"
+    )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from unprompt.errors import LibraryError
 from unprompt.index.commit import NEXT, commit, roll_forward, staged
 from unprompt.index.manifest import LOCK, MANIFEST, EncoderInfo, FileInfo, IndexInfo, Manifest, ShardInfo
-from unprompt.index.shards import SERIES, Series, read_array, read_table, shard_fingerprint, write_shard
+from unprompt.index.shards import SERIES, Series, read_array, read_table, shard_origin, write_shard
 
 
 class LibraryWriter:
@@ -110,25 +110,37 @@ class LibraryWriter:
         path.parent.mkdir(exist_ok=True)
         return path
 
-    def append_shard(self, series: Series, arrays: Mapping[str, NDArray[np.floating[Any]]], table: pa.Table) -> None:
+    def append_shard(
+        self,
+        series: Series,
+        arrays: Mapping[str, NDArray[np.floating[Any]]],
+        table: pa.Table,
+        imported: bool = False,
+    ) -> None:
         """Writes the next shard of a series. It survives a crash from the moment this returns.
+
+        Args:
+            series: which series.
+            arrays: its embeddings by the name of the array, (rows, dim) each.
+            table: its rows.
+            imported: see `ShardInfo`.
 
         Raises:
             OSError: the disk is full or not writable.
         """
         numbers = [shard.number for shard in self.shards if shard.series == series.name]
         number = max(numbers, default=-1) + 1
-        self._write(series, number, arrays, table, "")
-        self.shards.append(ShardInfo(series.name, number, table.num_rows))
+        self._write(series, number, arrays, table, "", imported)
+        self.shards.append(ShardInfo(series.name, number, table.num_rows, imported))
         self._sort()
 
     def replace_shard(
         self, series: Series, number: int, arrays: Mapping[str, NDArray[np.floating[Any]]], table: pa.Table
     ) -> None:
         """Stages new content for a committed shard; it may have no rows, but keeps its number."""
-        self._write(series, number, arrays, table, NEXT)
-        self._staged.update(series.files(number))
         at = next(i for i, s in enumerate(self.shards) if (s.series, s.number) == (series.name, number))
+        self._write(series, number, arrays, table, NEXT, self.shards[at].imported)
+        self._staged.update(series.files(number))
         self.shards[at] = replace(self.shards[at], rows=table.num_rows)
 
     def array(self, series: Series, array: str, number: int) -> NDArray[np.floating[Any]]:
@@ -166,9 +178,10 @@ class LibraryWriter:
         arrays: Mapping[str, NDArray[np.floating[Any]]],
         table: pa.Table,
         suffix: str,
+        imported: bool,
     ) -> None:
         stored = {name: array.astype(self.dtype) for name, array in arrays.items()}
-        write_shard(self.root, series, number, stored, table, self.encoder.fingerprint, suffix)
+        write_shard(self.root, series, number, stored, table, self.encoder.fingerprint, suffix, imported)
 
     def _open(self) -> None:
         self.previous = Manifest.read(self.root) if (self.root / MANIFEST).exists() else None
@@ -194,14 +207,14 @@ class LibraryWriter:
                 if digits.isdecimal() and int(digits) > last and int(digits) not in numbers:
                     path.unlink()
         for number in numbers:
-            made_by = shard_fingerprint(self.root, series, number)
+            made_by, imported = shard_origin(self.root / series.table_file(number))
             if made_by != self.encoder.fingerprint:
                 raise LibraryError(
                     f"{self.root / series.table_file(number)} was made by encoder {made_by[:12] or 'unknown'}, not by "
                     f"{self.encoder.name} ({self.encoder.fingerprint[:12]}); finish that build, or delete {self.root}"
                 )
             rows = self.table(series, number, columns=["id"]).num_rows
-            self.shards.append(ShardInfo(series.name, number, rows))
+            self.shards.append(ShardInfo(series.name, number, rows, imported))
 
     def _sort(self) -> None:
         order = list(SERIES)

@@ -1,0 +1,1 @@
+"""Where a library can be searched: its own folder, Milvus, PostgreSQL with pgvector."""
