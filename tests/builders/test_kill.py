@@ -124,3 +124,35 @@ def _writer(library: Path) -> LibraryWriter:
     from unprompt.builders.build import encoder_info
 
     return LibraryWriter(library, encoder_info(FakeEncoder()))
+
+
+def test_an_import_that_is_killed_resumes_to_the_same_bytes(tmp_path: Path) -> None:
+    from slow_import import SHARD_SIZE as IMPORT_SHARD_SIZE
+
+    from unprompt.builders.export import export_library
+    from unprompt.builders.sources import open_source
+
+    colour_folder(tmp_path / "pictures", PICTURES)
+    finish(tmp_path / "pictures", tmp_path / "made")
+    export_library(Library.open(tmp_path / "made"), tmp_path / "given", "npy")
+
+    def resume(library: Path) -> int:
+        source = open_source(str(tmp_path / "given"))
+        report = build_library([source], library, FakeEncoder(), shard_size=IMPORT_SHARD_SIZE, workers=0)
+        return report.resumed
+
+    resume(tmp_path / "once")
+    command = [
+        sys.executable,
+        str(SCRIPT.with_name("slow_import.py")),
+        str(tmp_path / "given"),
+        str(tmp_path / "killed"),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "killed/metadata/metadata_0002.parquet").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait(timeout=10)
+    assert 3 * IMPORT_SHARD_SIZE <= resume(tmp_path / "killed") < PICTURES
+    assert files_of(tmp_path / "killed") == files_of(tmp_path / "once")

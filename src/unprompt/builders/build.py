@@ -5,31 +5,60 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
+from typing import Protocol
 
 import pyarrow as pa
 
 from unprompt.builders.decode import Decoded, decode
 from unprompt.builders.embed import ShardBuffer
-from unprompt.builders.identity import KnownRows
+from unprompt.builders.entries import EmbeddedEntry, EmbeddingSource, check_encoder
+from unprompt.builders.identity import Ids, KnownRows
 from unprompt.builders.report import BuildReport, IndexReport
 from unprompt.errors import LibraryError, SourceError
 from unprompt.index.library import SKIPPED_FILE
 from unprompt.index.manifest import MANIFEST, EncoderInfo, FileInfo, IndexInfo, Manifest
 from unprompt.index.refresh import refresh
 from unprompt.index.shards import PICTURES, SERIES
+from unprompt.index.target import IndexOptions
 from unprompt.index.writer import LibraryWriter
-from unprompt.types import Encoder, Entry, Skipped
+from unprompt.types import Encoder, Entry, Preprocess, Skipped
 
 SHARD_SIZE = 4096
 BATCH_SIZE = 64
 
 Progress = Callable[[int], object]
 """Called with the number of entries that were dealt with since the last call."""
+
+
+class Runner(Protocol):
+    """Where pictures are decoded and encoded."""
+
+    def decode(
+        self, entries: Iterable[Entry | Skipped], preprocess: Preprocess, known: Ids, workers: int
+    ) -> Generator[Decoded | Skipped, None, None]:
+        """See `unprompt.builders.decode.decode`."""
+        ...
+
+    def buffer(self, writer: LibraryWriter, encoder: Encoder, shard_size: int, batch_size: int) -> ShardBuffer:
+        """See `ShardBuffer`."""
+        ...
+
+
+class LocalRunner:
+    """Decodes in processes of this machine, and encodes in this one."""
+
+    def decode(
+        self, entries: Iterable[Entry | Skipped], preprocess: Preprocess, known: Ids, workers: int
+    ) -> Generator[Decoded | Skipped, None, None]:
+        return decode(entries, preprocess, known, workers)
+
+    def buffer(self, writer: LibraryWriter, encoder: Encoder, shard_size: int, batch_size: int) -> ShardBuffer:
+        return ShardBuffer(writer, encoder, shard_size, batch_size)
 
 
 def build_library(
@@ -43,6 +72,8 @@ def build_library(
     dtype: str = "float16",
     workers: int | None = None,
     progress: Progress | None = None,
+    runner: Runner | None = None,
+    options: IndexOptions | None = None,
 ) -> BuildReport:
     """Builds a library from sources, resumes a build that was interrupted, or adds to a library what it lacks.
 
@@ -57,19 +88,26 @@ def build_library(
         workers: decoding processes; None for one a core, 4 at most; 0 for none. With workers, a script that calls this
             must guard its own start with ``if __name__ == "__main__":``, as `multiprocessing` asks.
         progress: called as entries are dealt with.
+        runner: what decodes and encodes; None for this machine, or `unprompt.builders.cluster.runner.ClusterRunner`.
+        options: what "auto" must reach and where indexes are built; its own `index` gives way to the argument.
 
     Returns:
         What was done.
 
     Raises:
         LibraryError: the library is locked, of another encoder, or the index cannot be made.
-        SourceError: a source cannot be read, or gave nothing at all.
+        SourceError: a source cannot be read, holds embeddings of another encoder, or gave nothing at all.
         OSError: the disk is full; the library is as it was, and whole shards are kept for the next run.
     """
     if shard_size < 1 or batch_size < 1:
         raise LibraryError(f"shard size {shard_size} and batch size {batch_size} must be at least 1")
     started = time.perf_counter()
+    runner = runner or LocalRunner()
     report = BuildReport(str(path))
+    sources = list(sources)
+    for source in sources:
+        if isinstance(source, EmbeddingSource):
+            check_encoder(source, encoder)
     with LibraryWriter(path, encoder_info(encoder), dtype) as writer:
         known = KnownRows(_identities(writer))
         report.resumed = sum(shard.rows for shard in writer.new_shards)
@@ -77,8 +115,8 @@ def build_library(
         skipped_file = writer.stage(SKIPPED_FILE)
         with (
             skipped_file.open("wb") as skipped,
-            closing(decode(chain.from_iterable(sources), encoder.preprocess, known.ids, workers)) as items,
-            ShardBuffer(writer, encoder, shard_size, batch_size) as buffer,
+            closing(runner.decode(chain.from_iterable(sources), encoder.preprocess, known.ids, workers)) as items,
+            runner.buffer(writer, encoder, shard_size, batch_size) as buffer,
         ):
             for item in items:
                 outcome = _outcome(item, known)
@@ -90,14 +128,15 @@ def build_library(
                     report.known += 1
                 else:
                     buffer.add(outcome)
-                    report.pictures += outcome.pixels is not None
-                    report.prompts += outcome.pixels is None
+                    report.pictures += outcome.is_picture
+                    report.prompts += not outcome.is_picture
+                    report.imported += isinstance(outcome.entry, EmbeddedEntry)
                 if progress:
                     progress(1)
             skipped.flush()
             os.fsync(skipped.fileno())
         report.encoding_seconds = time.perf_counter() - started
-        _finish(writer, report, index)
+        _finish(writer, report, index, options)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -125,22 +164,32 @@ def _identities(writer: LibraryWriter) -> Iterator[pa.Table]:
         yield writer.table(series, shard.number, ["id", "image_path"] if series is PICTURES else ["id"])
 
 
-def _finish(writer: LibraryWriter, report: BuildReport, index: str | None) -> None:
+def _finish(writer: LibraryWriter, report: BuildReport, index: str | None, options: IndexOptions | None) -> None:
     """Brings the indexes up to date and commits, unless nothing changed."""
     if not writer.shards:
         reasons = ", ".join(f"{count} {reason}" for reason, count in sorted(report.skipped.items())) or "it is empty"
         raise SourceError(f"no picture or prompt to build {writer.root} from: {reasons}")
     manifest = writer.previous
-    if manifest is None or writer.new_shards or _reindexed(manifest, index) or _skipped_differs(writer, manifest):
-        manifest = refresh(writer, index=index, report=lambda *facts: report.indexes.append(_index_report(*facts)))
+    if (
+        manifest is None
+        or writer.new_shards
+        or _reindexed(manifest, index, options)
+        or _skipped_differs(writer, manifest)
+    ):
+        made = report.indexes
+        manifest = refresh(
+            writer, index=index, options=options, report=lambda *facts: made.append(_index_report(*facts))
+        )
     else:
         report.indexes = [_index_report(name, info, None) for name, info in manifest.indexes.items()]
     report.totals = dict(manifest.counts)
     report.bytes = sum(info.bytes for info in manifest.files.values()) + (writer.root / MANIFEST).stat().st_size
 
 
-def _reindexed(manifest: Manifest, index: str | None) -> bool:
-    return index is not None and any(info.requested != index for info in manifest.indexes.values())
+def _reindexed(manifest: Manifest, index: str | None, options: IndexOptions | None) -> bool:
+    goal = options.goal.to_dict() if options and options.goal else None
+    infos = manifest.indexes.values()
+    return any(index not in (None, info.requested) or goal not in (None, info.goal) for info in infos)
 
 
 def _skipped_differs(writer: LibraryWriter, manifest: Manifest) -> bool:

@@ -11,14 +11,15 @@ import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import connection
 
 import numpy as np
 
-from unprompt.builders.identity import Ids, contains, picture_id, prompt_id
+from unprompt.builders.entries import EmbeddedEntry, InlineEntry
+from unprompt.builders.identity import Ids, contains, embedded_id, picture_id, prompt_id
 from unprompt.errors import SourceError
-from unprompt.pictures.opening import PictureError, open_picture, read_bytes
+from unprompt.pictures.opening import MAX_BYTES, TOO_LARGE, PictureError, open_picture, read_bytes
 from unprompt.types import Entry, Pixels, Preprocess, Skipped
 
 _TASK_ENTRIES = 8
@@ -32,7 +33,7 @@ class Decoded:
     Attributes:
         entry: as the source gave it.
         id: of its row.
-        sha256: of the picture's file, "" for a prompt alone.
+        sha256: of the picture's file, "" for a prompt alone or an imported row.
         size: (width, height) of the picture in pixels.
         pixels: preprocessed for the encoder; None for a prompt alone, or when the library already holds the row.
     """
@@ -43,11 +44,18 @@ class Decoded:
     size: tuple[int, int] = (0, 0)
     pixels: Pixels | None = None
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether this is a new row of a picture, to be encoded or imported."""
+        return self.pixels is not None or (isinstance(self.entry, EmbeddedEntry) and self.entry.image is not None)
+
 
 def decode(
     entries: Iterable[Entry | Skipped], preprocess: Preprocess, known: Ids, workers: int
 ) -> Generator[Decoded | Skipped, None, None]:
     """Reads, hashes and decodes the pictures of `entries`, and gives the results in the same order.
+
+    Entries that need no decoding (prompts alone, imported embeddings) do not go through the processes.
 
     Args:
         entries: what to read; iterated in a thread of its own.
@@ -103,11 +111,18 @@ class _Feed:
         try:
             entries = iter(self._entries)
             while chunk := list(itertools.islice(entries, _TASK_ENTRIES)):
-                if not self._put(self._pool.submit(_decode_chunk, chunk)):
+                if not self._put(self._submit(chunk)):
                     return
             self._put(None)
         except BaseException as error:
             self._put(error)
+
+    def _submit(self, chunk: list[Entry | Skipped]) -> Future[list[Decoded | Skipped]]:
+        if any(_has_bytes(entry) for entry in chunk):
+            return self._pool.submit(_decode_chunk, chunk)
+        done: Future[list[Decoded | Skipped]] = Future()
+        done.set_result([_without_bytes(entry) for entry in chunk])
+        return done
 
     def _put(self, task: Future[list[Decoded | Skipped]] | BaseException | None) -> bool:
         while not self._stopped.is_set():
@@ -141,19 +156,32 @@ def _decode_chunk(entries: list[Entry | Skipped]) -> list[Decoded | Skipped]:
     return [_decode(entry, *_worker) for entry in entries]
 
 
-def _decode(entry: Entry | Skipped, preprocess: Preprocess, known: Ids) -> Decoded | Skipped:
+def _has_bytes(entry: Entry | Skipped) -> bool:
+    return not isinstance(entry, Skipped | EmbeddedEntry) and entry.picture is not None
+
+
+def _without_bytes(entry: Entry | Skipped) -> Decoded | Skipped:
     if isinstance(entry, Skipped):
         return entry
-    if entry.picture is None:
-        return Decoded(entry, prompt_id(entry))
+    return Decoded(entry, embedded_id(entry) if isinstance(entry, EmbeddedEntry) else prompt_id(entry))
+
+
+def _decode(entry: Entry | Skipped, preprocess: Preprocess, known: Ids) -> Decoded | Skipped:
+    if isinstance(entry, Skipped | EmbeddedEntry) or entry.picture is None:
+        return _without_bytes(entry)
+    picture = entry.picture
     try:
-        data = read_bytes(entry.picture)
+        data = entry.data if isinstance(entry, InlineEntry) else read_bytes(picture)
+        if len(data) > MAX_BYTES:
+            raise PictureError(TOO_LARGE, f"more than {MAX_BYTES} bytes", picture.uri)
+        if isinstance(entry, InlineEntry):
+            entry = replace(entry, data=b"")  # need not travel back
         sha256 = hashlib.sha256(data).hexdigest()
         identity = picture_id(sha256, entry)
         if contains(known, identity):
             return Decoded(entry, identity, sha256)
-        image = open_picture(entry.picture, data)
+        image = open_picture(picture, data)
         pixels = np.ascontiguousarray(preprocess(image))
     except PictureError as error:
-        return Skipped(entry.picture.uri, error.reason, error.detail)
+        return Skipped(picture.uri, error.reason, error.detail)
     return Decoded(entry, identity, sha256, image.size, pixels)

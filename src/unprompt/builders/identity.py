@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from unprompt.builders.entries import EmbeddedEntry
 from unprompt.types import Entry
 
 if TYPE_CHECKING:
@@ -31,6 +32,18 @@ def prompt_id(entry: Entry) -> str:
     return _digits("prompt", entry.prompt, str(entry.metadata.get("source", "")))
 
 
+def embedded_id(entry: EmbeddedEntry) -> str:
+    """The id of an imported row: its own, or a hash of the embedding, the place and the prompt.
+
+    The picture's bytes are not at hand. The place is a part of it, so that rows of pictures that look the same to the
+    encoder all stay.
+    """
+    if entry.id or entry.image is None:
+        return entry.id or prompt_id(entry)
+    place = entry.picture.uri if entry.picture else ""
+    return _digits("embedded", hashlib.sha256(entry.image.tobytes()).hexdigest(), place, entry.prompt)
+
+
 def digest(text: str) -> bytes:
     """16 bytes that stand for a text in maps over millions of them."""
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:16]
@@ -51,7 +64,7 @@ class KnownRows:
         for table in tables:
             paths = table.column("image_path").to_pylist() if "image_path" in table.schema.names else [""] * len(table)
             ids.append(np.array(table.column("id").to_pylist(), dtype=f"S{ID_DIGITS}"))
-            places.append(np.array([_place(path) for path in paths], dtype=np.uint64))
+            places.append(np.array([_place(path or "") for path in paths], dtype=np.uint64))
         joined = np.concatenate([*ids, np.zeros(0, f"S{ID_DIGITS}")])
         order = np.argsort(joined, kind="stable")
         self.ids: Ids = joined[order]

@@ -26,6 +26,7 @@ class BuildReport:
         library: its folder.
         pictures: rows of pictures added.
         prompts: rows of prompts without pictures added.
+        imported: of both, rows whose embeddings were taken as they are.
         known: entries that the library already held.
         resumed: rows taken over from a build that did not finish.
         skipped: entries left out, by reason; ``skipped.jsonl`` in the library lists them.
@@ -39,6 +40,7 @@ class BuildReport:
     library: str
     pictures: int = 0
     prompts: int = 0
+    imported: int = 0
     known: int = 0
     resumed: int = 0
     skipped: Counter[str] = field(default_factory=Counter)

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unprompt.cli.index import describe_report, goal_from, goal_options, measured_indexes
+
 if TYPE_CHECKING:
+    from unprompt.builders.build import Runner
     from unprompt.builders.report import BuildReport
     from unprompt.builders.sources import SourceOptions
+    from unprompt.index.training import Accelerator
+    from unprompt.types import Encoder
 
 _FILTERS = ("aspect-ratio", "blurred", "prompt-nsfw", "cfg", "steps")
 
 _COMMON: list[Callable[..., Any]] = [
     click.option("--format", "format_", default="auto", show_default=True, metavar="NAME",
-                 help="What the sources are: folder, pairs, metadata, diffusiondb, comfyui-templates or prompts."),
+                 help="What the sources are: folder, pairs, metadata, diffusiondb, comfyui-templates, prompts, "
+                      "clip-retrieval, embeddings, webdataset, datasets or coco."),
     click.option("--image-column", metavar="NAME", help="Column of a table that names the picture."),
     click.option("--prompt-column", metavar="NAME", help="Column of a table that holds the prompt."),
+    click.option("--embedding-column", metavar="NAME", help="Parquet column that holds embeddings of pictures."),
+    click.option("--text-embedding-column", metavar="NAME", help="Parquet column that holds embeddings of prompts."),
     click.option("--no-filter", "no_filters", multiple=True, type=click.Choice([*_FILTERS, "all"]),
                  help="DiffusionDB: switch a filter off. May be repeated."),
     click.option("--aspect-ratio", type=float, default=1.0, show_default=True, metavar="X",
@@ -32,11 +42,16 @@ _COMMON: list[Callable[..., Any]] = [
                  help="DiffusionDB: fewest sampling steps kept."),
     click.option("--shard-size", type=click.IntRange(1), default=4096, show_default=True, metavar="N",
                  help="Rows a shard; an interrupted build loses at most the shard in hand."),
-    click.option("--batch-size", type=click.IntRange(1), default=64, show_default=True, metavar="N",
-                 help="Pictures a call of the encoder."),
+    click.option("--batch-size", type=click.IntRange(1), default=None, metavar="N",
+                 help="Pictures a call of the encoder; 64, or 1024 with a GPU, when not given."),
     click.option("--workers", type=click.IntRange(0), default=None, metavar="N",
                  help="Decoding processes; one a core, 4 at most, when not given; 0 decodes in the main process."),
-    click.option("--device", default="cpu", show_default=True, help="Where the encoder runs: cpu, cuda, cuda:1 ..."),
+    click.option("--device", default="cpu", show_default=True,
+                 help="Where the encoder runs and the index is built: cpu, cuda, cuda:1 ..."),
+    click.option("--engine", type=click.Choice(["local", "ray"]), default="local", show_default=True,
+                 help="What decodes, encodes and indexes: this machine, or a Ray cluster."),
+    click.option("--address", metavar="HOST:PORT|auto",
+                 help="Head of a running Ray cluster; without it --engine ray starts one on this machine."),
     click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object."),
 ]  # fmt: skip
 
@@ -68,6 +83,7 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
     show_default=True,
     help="Of the stored embeddings of a new library.",
 )
+@goal_options
 @_common
 def build(
     sources: tuple[str, ...], library: Path, encoder_name: str | None, index: str | None, dtype: str, **options: Any
@@ -75,8 +91,12 @@ def build(
     """Build a library from pictures and their prompts, or from prompts alone.
 
     SOURCE is a folder of pictures with .txt files beside them; a folder with a table (pairs.jsonl, csv, parquet) or the
-    table itself; pictures that carry their prompt in their metadata; parts of DiffusionDB, zipped or not; a list of
+    table itself; pictures that carry their prompt in their metadata; parts of DiffusionDB, zipped or not; webdataset
+    .tar shards; COCO's captions; parquet with pictures in it, or "datasets:NAME[:SPLIT]" of Hugging Face; a list of
     prompts; or "comfyui-templates", the pictures of the installed ComfyUI template packages.
+
+    Embeddings made before are taken as they are, and no picture is opened: folders of clip-retrieval, .npy files with a
+    table of their prompts, parquet columns, another library. Name the encoder that made them with --encoder.
 
     Run again, the same command encodes only what is new; after an interruption, it resumes. What was left out is
     counted in the report and listed in skipped.jsonl in the library.
@@ -121,10 +141,15 @@ def _build(
     *,
     format_: str,
     shard_size: int,
-    batch_size: int,
+    batch_size: int | None,
     workers: int | None,
     device: str,
+    engine: str,
+    address: str | None,
     as_json: bool,
+    max_memory: str | None = None,
+    max_latency: str | None = None,
+    recall: float | None = None,
     **source_options: Any,
 ) -> None:
     from unprompt.builders.build import build_library
@@ -132,6 +157,11 @@ def _build(
     from unprompt.cli.progress import counting_bar
     from unprompt.encoders import load_encoder
     from unprompt.index.manifest import MANIFEST, Manifest
+    from unprompt.index.target import IndexOptions
+
+    if address and engine != "ray":
+        raise click.UsageError(f"--address {address} names a Ray cluster: add --engine ray")
+    goal = goal_from(max_memory, max_latency, recall)
 
     if encoder_name is None:
         there = (library / MANIFEST).exists()
@@ -140,26 +170,57 @@ def _build(
     sources = [open_source(spec, format_, options) for spec in specs]
     for spec, source in zip(specs, sources, strict=True):
         click.echo(f"{spec}: {source.format}", err=True)
-    encoder = load_encoder(encoder_name, device=device)
-    with counting_bar("build", " entries", sources) as progress:
+    encoder = load_encoder(encoder_name, device="cpu" if engine == "ray" else device)
+    with (
+        _engine(engine, address, encoder, device) as (runner, accelerator),
+        counting_bar("build", " entries", sources) as progress,
+    ):
         report = build_library(
             sources,
             library,
             encoder,
             index=index,
             shard_size=shard_size,
-            batch_size=batch_size,
+            batch_size=batch_size or (64 if device == "cpu" else 1024),
             dtype=dtype,
             workers=workers,
             progress=progress,
+            runner=runner,
+            options=IndexOptions(goal=goal, accelerator=accelerator),
         )
-    click.echo(json.dumps(report.to_dict(), ensure_ascii=False) if as_json else describe(report))
+    measured = measured_indexes(library, [index.name for index in report.indexes if index.recall is not None])
+    if as_json:
+        facts = {**report.to_dict(), "index_reports": {name: asdict(seen) for name, seen in measured.items()}}
+        click.echo(json.dumps(facts, ensure_ascii=False))
+        return
+    click.echo("\n".join([describe(report), *(line for item in measured.items() for line in describe_report(*item))]))
+
+
+@contextmanager
+def _engine(
+    name: str, address: str | None, encoder: Encoder, device: str
+) -> Iterator[tuple[Runner | None, Accelerator | None]]:
+    """What decodes and encodes, and what makes indexes; None for this machine's cores."""
+    if name == "local":
+        from unprompt.index.gpu.device import accelerator_for
+
+        yield None, accelerator_for(device)
+        return
+    from unprompt.builders.cluster.indexing import ClusterAccelerator
+    from unprompt.builders.cluster.runner import ClusterRunner
+    from unprompt.builders.cluster.session import ray_cluster
+    from unprompt.builders.cluster.tasks import EncoderSpec
+
+    with ray_cluster(address) as ray:
+        yield ClusterRunner(ray, EncoderSpec(encoder.name, encoder.fingerprint, device)), ClusterAccelerator(ray)
 
 
 def _source_options(
     *,
     image_column: str | None,
     prompt_column: str | None,
+    embedding_column: str | None,
+    text_embedding_column: str | None,
     no_filters: tuple[str, ...],
     aspect_ratio: float,
     max_prompt_nsfw: float,
@@ -176,7 +237,7 @@ def _source_options(
         min_cfg=None if "cfg" in off else min_cfg,
         min_steps=None if "steps" in off else min_steps,
     )
-    return SourceOptions(image_column, prompt_column, filters)
+    return SourceOptions(image_column, prompt_column, filters, embedding_column, text_embedding_column)
 
 
 def describe(report: BuildReport) -> str:
@@ -185,6 +246,8 @@ def describe(report: BuildReport) -> str:
     lines = [f"{report.library}: {report.bytes / 1e6:.1f} MB, built in {report.seconds:.1f} s"]
     lines.append(f"  pictures  {report.pictures:,} added ({rate:.1f} a second), {report.totals['pictures']:,} in all")
     lines.append(f"  prompts   {report.prompts:,} added without pictures, {report.totals['prompts']:,} distinct in all")
+    if report.imported:
+        lines.append(f"  imported  {report.imported:,} of these with embeddings made elsewhere, taken as they were")
     if report.known or report.resumed:
         lines.append(
             f"  known     {report.known:,} were there already, {report.resumed:,} taken over from a broken build"

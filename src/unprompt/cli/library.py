@@ -17,6 +17,7 @@ def info(library: Path, as_json: bool) -> None:
 
     opened = Library.open(library)
     manifest = opened.manifest
+    imported = sum(shard.rows for shard in manifest.shards if shard.imported)
     size = sum(file.bytes for file in manifest.files.values())
     facts = {
         "library": str(library),
@@ -27,6 +28,7 @@ def info(library: Path, as_json: bool) -> None:
         "counts": dict(manifest.counts),
         "vocabulary": opened.vocabulary.counts(),
         "shards": len(manifest.shards),
+        "imported": imported,
         "indexes": {name: vars(index) for name, index in sorted(manifest.indexes.items())},
         "bytes": size,
     }
@@ -36,6 +38,8 @@ def info(library: Path, as_json: bool) -> None:
     click.echo(f"{library}: {_bytes(size)} in {len(manifest.files)} files")
     click.echo(f"  encoder      {manifest.encoder.name} ({manifest.encoder.fingerprint[:12]}), {opened.dim} dimensions")
     click.echo(f"  embeddings   {manifest.dtype}, {len(manifest.shards)} shards")
+    if imported:
+        click.echo(f"  imported     {imported:,} rows were embedded elsewhere; their encoder was named by the user")
     for name, index in sorted(manifest.indexes.items()):
         parameters = f", {index.parameters}" if index.parameters else ""
         click.echo(f"  {name + ' index':<12} {index.rows:,} rows, {index.factory}{parameters}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +58,7 @@ def train(
     from unprompt.captioners.registry import model_class
     from unprompt.captioners.train import train_captioner
     from unprompt.captioners.training.pictures import Means, prepare_pictures
+    from unprompt.cli.progress import step_bars
     from unprompt.encoders.registry import check_device
 
     if (root is None) == (not sources):
@@ -70,7 +70,7 @@ def train(
     alone = name == LANGUAGE_MODEL
     pairs = read_pairs(entries, split=config.data.split, text=config.data.text, pictures=not alone)
     pictures = None
-    with _bars() as progress:
+    with step_bars() as progress:
         if not alone:
             means = Means(cache or out / "cache", backbone, encoder, device)
             pairs, pictures = prepare_pictures(pairs, config, means, library, progress)
@@ -99,7 +99,7 @@ def _open(root: Path | None, specs: Sequence[str], format_: str) -> tuple[Librar
         library = Library.open(root)
         return library, library_entries(library)
     if format_ == "coco":
-        from unprompt.captioners.data.coco import CocoSource
+        from unprompt.pictures.coco import CocoSource
 
         return None, [entry for spec in specs for entry in CocoSource(Path(spec))]
     from unprompt.builders.sources import open_source
@@ -115,25 +115,3 @@ def _warn(skipped: Sequence[Skipped]) -> None:
         click.echo(f"warning: {printable(each.uri)}: {each.reason} ({printable(each.detail)})", err=True)
     if len(skipped) > WARNED:
         click.echo(f"warning: {len(skipped) - WARNED:,} more pictures cannot be read", err=True)
-
-
-@contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], object]]:
-    """One bar after the other, with rate and time left, as each part of the work begins."""
-    from tqdm import tqdm
-
-    bar: Any = None
-
-    def progress(what: str, done: int, total: int) -> None:
-        nonlocal bar
-        if bar is None or bar.desc != what:
-            if bar is not None:
-                bar.close()
-            bar = tqdm(desc=what, total=total, initial=done, smoothing=0.1, mininterval=0.5, dynamic_ncols=True)
-        bar.update(done - bar.n)
-
-    try:
-        yield progress
-    finally:
-        if bar is not None:
-            bar.close()

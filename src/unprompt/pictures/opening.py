@@ -1,4 +1,4 @@
-"""From where a picture is to its pixels: reading bytes from files and zip members, and decoding them safely to RGB.
+"""From where a picture is to its pixels: reading bytes from files and archives, and decoding them safely to RGB.
 
 Everything here is picklable and needs Pillow alone, so that worker processes can call it.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import io
-import os
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -19,13 +18,14 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unprompt.errors import UnpromptError
+from unprompt.pictures.archives import open_archive
 from unprompt.types import Picture
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
 """The file names taken for pictures, compared in lower case."""
 
 MAX_BYTES = 256 * 2**20
-"""The largest file, or unpacked zip member, that is read."""
+"""The largest file, or unpacked member of an archive, that is read."""
 
 MAX_PIXELS = 89_478_485
 """Pillow's own warning threshold (a quarter of a gigabyte of RGB); beyond it a picture is taken for a bomb."""
@@ -60,7 +60,7 @@ class PictureError(UnpromptError):
 
 
 def read_bytes(picture: Picture) -> bytes:
-    """Reads the picture's encoded bytes from its file or zip member.
+    """Reads the picture's encoded bytes from its file or archive.
 
     Raises:
         PictureError: "missing", "too large" (over `MAX_BYTES`, packed or unpacked) or "unreadable".
@@ -96,21 +96,14 @@ def _open_member(picture: Picture) -> IO[bytes]:
     name = picture.member or ""
     if name.startswith(("/", "\\")) or ".." in PurePosixPath(name.replace("\\", "/")).parts:
         raise PictureError(UNREADABLE, "the name inside the archive points outside it", picture.uri)
-    status = Path(picture.path).stat()
-    # The process is part of the key: a handle inherited by fork shares its file position with the parent.
-    archive = _open_archive(picture.path, status.st_mtime_ns, status.st_size, os.getpid())
+    archive = open_archive(picture.path)
     try:
-        info = archive.getinfo(name)
+        size = archive.size(name)
     except KeyError as error:
         raise PictureError(MISSING, "no such member in the archive", picture.uri) from error
-    if info.file_size > MAX_BYTES:
-        raise PictureError(TOO_LARGE, f"unpacks to {info.file_size} bytes, over {MAX_BYTES}", picture.uri)
-    return archive.open(info)
-
-
-@functools.lru_cache(maxsize=4)
-def _open_archive(path: str, mtime_ns: int, size: int, process: int) -> zipfile.ZipFile:
-    return zipfile.ZipFile(path)
+    if size > MAX_BYTES:
+        raise PictureError(TOO_LARGE, f"unpacks to {size} bytes, over {MAX_BYTES}", picture.uri)
+    return archive.open(name)
 
 
 def read_size(picture: Picture) -> tuple[int, int]:

@@ -15,7 +15,10 @@ from unprompt.types import Entry, Skipped
 
 
 def test_the_formats() -> None:
-    assert list(FORMATS) == ["folder", "pairs", "metadata", "diffusiondb", "comfyui-templates", "prompts"]
+    assert list(FORMATS) == [
+        "folder", "pairs", "metadata", "diffusiondb", "comfyui-templates", "prompts", "clip-retrieval", "embeddings",
+        "webdataset", "datasets", "coco",
+    ]  # fmt: skip
 
 
 def test_importing_the_registry_is_light() -> None:
@@ -44,14 +47,14 @@ def test_errors_are_one_line_that_names_the_value(tmp_path: Path) -> None:
             open_source(str(tmp_path / name))
         assert name in str(caught.value)
         assert "\n" not in str(caught.value)
-    with pytest.raises(SourceError, match="unknown format 'webdataset'; choose one of auto, folder"):
-        open_source(str(tmp_path), "webdataset")
+    with pytest.raises(SourceError, match="unknown format 'lmdb'; choose one of auto, folder"):
+        open_source(str(tmp_path), "lmdb")
     for odd in ("", "a\0b"):
         with pytest.raises(SourceError):
             open_source(odd)
 
 
-@pytest.mark.parametrize("format", ["folder", "pairs", "metadata", "diffusiondb", "comfyui-templates", "prompts"])
+@pytest.mark.parametrize("format", list(FORMATS))
 def test_a_format_forced_on_the_wrong_thing_says_so(format: str, tmp_path: Path) -> None:
     wrong = tmp_path / ("a.pdf" if format in ("folder", "metadata") else "folder")
     if wrong.suffix:

@@ -52,6 +52,36 @@ def _prompts(spec: str, options: SourceOptions) -> Source:
     return PromptsSource(spec, options)
 
 
+def _clip_retrieval(spec: str, options: SourceOptions) -> Source:
+    from unprompt.builders.sources.clip_retrieval import ClipRetrievalSource
+
+    return ClipRetrievalSource(spec, options)
+
+
+def _embeddings(spec: str, options: SourceOptions) -> Source:
+    from unprompt.builders.sources.embeddings import open_embeddings
+
+    return open_embeddings(spec, options)
+
+
+def _webdataset(spec: str, options: SourceOptions) -> Source:
+    from unprompt.builders.sources.webdataset import WebDatasetSource
+
+    return WebDatasetSource(spec, options)
+
+
+def _datasets(spec: str, options: SourceOptions) -> Source:
+    from unprompt.builders.sources.datasets import open_datasets
+
+    return open_datasets(spec, options)
+
+
+def _coco(spec: str, options: SourceOptions) -> Source:
+    from unprompt.builders.sources.coco import CocoFolderSource
+
+    return CocoFolderSource(spec)
+
+
 FORMATS: dict[str, Callable[[str, SourceOptions], Source]] = {
     "folder": _folder,
     "pairs": _pairs,
@@ -59,6 +89,11 @@ FORMATS: dict[str, Callable[[str, SourceOptions], Source]] = {
     "diffusiondb": _diffusiondb,
     "comfyui-templates": _comfyui_templates,
     "prompts": _prompts,
+    "clip-retrieval": _clip_retrieval,
+    "embeddings": _embeddings,
+    "webdataset": _webdataset,
+    "datasets": _datasets,
+    "coco": _coco,
 }
 """Every format by the name that ``--format`` takes. To add one, write its reader and a line here."""
 
@@ -69,7 +104,8 @@ def open_source(spec: str, format: str = "auto", options: SourceOptions = _DEFAU
     """Opens a source of entries; ``source.format`` names the format that was recognised.
 
     Args:
-        spec: a file or folder, or "comfyui-templates" for the installed template packages.
+        spec: a file or folder, "comfyui-templates" for the installed template packages, or "datasets:NAME[:SPLIT]" for
+            a data set of Hugging Face's hub.
         format: a key of `FORMATS`, or "auto" to recognise it.
         options: columns and filters, for the formats that have them.
 
@@ -78,7 +114,11 @@ def open_source(spec: str, format: str = "auto", options: SourceOptions = _DEFAU
     """
     if format != "auto" and format not in FORMATS:
         raise SourceError(f"unknown format {format!r}; choose one of auto, {', '.join(FORMATS)}")
-    if spec != "comfyui-templates":
+    if spec.startswith("datasets:"):
+        if format not in ("auto", "datasets"):
+            raise SourceError(f"{spec} has format datasets, not {format}; leave --format away")
+        format = "datasets"
+    elif spec != "comfyui-templates":
         spec = _existing_path(spec)
     if format == "auto":
         from unprompt.builders.sources.recognise import recognise

@@ -14,6 +14,7 @@ from unprompt.types import METADATA_KEYS, Skipped
 
 NO_PROMPT = "no prompt"
 BAD_ROW = "bad row"
+BAD_EMBEDDING = "bad embedding"
 OUTSIDE = "outside the source"
 NOT_TEXT_TO_IMAGE = "not text to image"
 FILTER_ASPECT_RATIO = "filter: aspect ratio"

@@ -30,11 +30,15 @@ class SourceOptions:
     """Options of all formats; each reader takes what concerns it.
 
     Attributes:
-        image_column: the column that names the picture, for tables; None to guess.
+        image_column: the column that holds or names the picture, for tables; None to guess.
         prompt_column: the column that holds the prompt, for tables; None to guess.
+        embedding_column: the column of picture embeddings, for parquet tables; None to guess.
+        text_embedding_column: the column of prompt embeddings, for parquet tables; None to guess.
         diffusion_filters: see `DiffusionFilters`; prompts alone are filtered too where they have a ``prompt_nsfw``.
     """
 
     image_column: str | None = None
     prompt_column: str | None = None
     diffusion_filters: DiffusionFilters = DiffusionFilters()
+    embedding_column: str | None = None
+    text_embedding_column: str | None = None
