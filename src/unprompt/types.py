@@ -25,7 +25,7 @@ class Picture:
     """Where a picture's bytes are, without opening it.
 
     Attributes:
-        path: the file that holds it: a picture, or a zip archive.
+        path: the file that holds it: a picture, or a zip or tar archive.
         member: the name inside the archive, or None for a plain file.
         cell: "tl", "tr", "bl" or "br" when the picture is one quarter of a 2x2 grid, else None.
     """
@@ -142,11 +142,15 @@ class Fragment:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One search result: ``rank`` 1 is best, ``score`` is a cosine and higher is better."""
+    """One search result: ``rank`` 1 is best, ``score`` is a cosine and higher is better.
+
+    ``row`` is its position in the index that was searched, None where that is not on this machine.
+    """
 
     id: str
     score: float
     rank: int
+    row: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

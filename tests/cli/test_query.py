@@ -62,6 +62,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def run(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
     monkeypatch.setattr("unprompt.search.engine.load_encoder", lambda name, device: FakeEncoder())
+    monkeypatch.setattr("unprompt.cli.query.captioners_of", lambda *_: [])
 
     def invoke(*arguments: object, stdin: bytes | None = None) -> Result:
         words = [*map(str, arguments), "--library", str(library)]
@@ -76,7 +77,7 @@ def answers(result: Result) -> list[dict]:
 
 def start(*arguments: object, **options: object) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", PROGRAM, "query", *map(str, arguments)]
+    command = [sys.executable, "-c", PROGRAM, "query", "--captioner", "none", *map(str, arguments)]
     return subprocess.Popen(
         command,
         env=environment,
@@ -188,7 +189,7 @@ def test_an_image_and_a_library_must_be_given() -> None:
 
 def test_the_help_names_all_of_it() -> None:
     text = CliRunner().invoke(main, ["query", "--help"]).output
-    for word in ("[IMAGE]...", "--library", "-k", "--json", "--kinds", "--batch-size", "--device", "exit status is 1"):
+    for word in ("[IMAGE]...", "--library", "-k", "--json", "--kinds", "--captioner", "--device", "exit status is 1"):
         assert word in " ".join(text.split())
 
 

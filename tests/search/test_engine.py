@@ -20,6 +20,7 @@ from unprompt.pictures.opening import PictureError
 from unprompt.search.engine import Engine
 from unprompt.search.queries import text_queries
 from unprompt.search.results import QueryResult
+from unprompt.search.settings import Settings
 from unprompt.types import Candidate, Fragment
 
 
@@ -44,8 +45,10 @@ def test_a_red_picture_finds_red_things(engine: Engine, red: Path) -> None:
     maker = next(neighbour.hit.id for neighbour in result.neighbours if neighbour.record.prompt == best)
     assert result.prompts[0].source == f"neighbour:{maker}+prompts"
     assert result.fragments["flavor"][0].text == "vivid red"
-    assert result.final.prompt == f"{best}, vivid red"
+    assert "red" in result.final.prompt.split()
     assert result.recorded is None
+    [extended] = engine.query(red, settings=Settings(rerank=False))
+    assert extended.final.prompt == f"{best}, vivid red"
 
 
 def test_prompts_without_pictures_are_found_too(engine: Engine, red: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fakes import normalise
+from unprompt.index.hits import search_rows
 from unprompt.index.vector_index import VectorIndex
 from unprompt.search.results import Neighbour
 from unprompt.search.retrieve import (
@@ -14,7 +15,6 @@ from unprompt.search.retrieve import (
     rank_prompts,
     retrieve_neighbours,
     retrieve_prompts,
-    search_rows,
 )
 from unprompt.types import Embeddings, Hit, Record
 

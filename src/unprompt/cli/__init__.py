@@ -50,17 +50,40 @@ def main(verbose: int) -> None:
 
 
 def _add_commands() -> None:
-    from unprompt.cli import analyze, build, caption, library, mine, query, train, vocabulary
+    from unprompt.cli import (
+        analyze,
+        build,
+        caption,
+        embed,
+        embed_train,
+        evaluate,
+        export,
+        fetch,
+        index,
+        library,
+        mine,
+        push,
+        query,
+        train,
+        vocabulary,
+    )
 
     for command in (
         build.build,
         build.add,
         build.remove,
+        export.export,
+        fetch.fetch,
+        push.push,
         query.query,
         analyze.analyze,
         caption.caption,
+        embed.embed,
+        embed_train.embed_train,
         train.train,
+        evaluate.evaluate,
         vocabulary.vocabulary,
+        index.index,
         library.info,
         library.verify,
     ):

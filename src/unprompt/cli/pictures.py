@@ -83,12 +83,16 @@ class OpenedPictures(Generic[Opened]):
 
 
 def query_images(
-    names: Sequence[str], preprocess: Preprocess, wanted: Callable[[str], bool] = lambda name: True
+    names: Sequence[str],
+    preprocess: Preprocess,
+    wanted: Callable[[str], bool] = lambda name: True,
+    *,
+    keep: bool = False,
 ) -> OpenedPictures[QueryImage]:
-    """The pictures as queries for an encoder with this preprocessing."""
+    """The pictures as queries for an encoder with this preprocessing, kept themselves if captioners are to see them."""
     from unprompt.search.inputs import decode_query_image
 
-    return OpenedPictures(names, lambda name, data: decode_query_image(name, data, preprocess), wanted)
+    return OpenedPictures(names, lambda name, data: decode_query_image(name, data, preprocess, keep=keep), wanted)
 
 
 def find_pictures(folder: str) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unprompt.cli.captioners import captioner_option, captioners_of
+from unprompt.cli.searching import open_searched, parse_condition, searching_options
 from unprompt.cli.settings import composing_options, ranking_options, settings_of
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
-@click.option("--library", "root", required=True, type=click.Path(path_type=Path), metavar="DIR", help="The library.")
+@searching_options
 @click.option(
     "-k", default=5, show_default=True, metavar="K", help="How many prompts, neighbours, and fragments of each kind."
 )
@@ -52,13 +54,14 @@ if TYPE_CHECKING:
 )
 @click.option("--overwrite", is_flag=True, help="With --sidecar: write those anew that are there.")
 @composing_options
+@captioner_option
 @ranking_options
 @click.option(
     "--batch-size", default=16, show_default=True, metavar="N", help="Pictures encoded and searched at a time."
 )
-@click.option("--device", default="cpu", show_default=True, help="Where the encoder runs: cpu, cuda, cuda:1 ...")
+@click.option("--device", default="cpu", show_default=True, help="Where the networks run: cpu, cuda, cuda:1 ...")
 @click.pass_context
-def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int, device: str, **options: Any) -> None:
+def query(context: click.Context, /, images: tuple[str, ...], k: int, device: str, **options: Any) -> None:
     """Find the prompts that may have made each IMAGE.
 
     An IMAGE is a picture, a folder, which is searched for pictures with all its subfolders, or - for a picture on
@@ -66,11 +69,8 @@ def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int
 
     A picture that cannot be read gives a warning on standard error; the others are answered, and the exit status is 1.
     """
-    from unprompt.cli.formats import FORMATS
     from unprompt.cli.pictures import query_images
     from unprompt.cli.sidecars import check_extension, sidecar_of
-    from unprompt.errors import QueryError
-    from unprompt.index.library import Library
     from unprompt.search.engine import Engine, check_positive
     from unprompt.search.settings import check_settings
 
@@ -78,21 +78,20 @@ def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int
         raise click.UsageError("give an IMAGE, a --text or an --embedding")
     check_positive("k", k)
     check_positive("batch size", options["batch_size"])
-    format_ = "json" if options["as_json"] else options["format_"]
-    if format_ not in FORMATS:
-        raise QueryError(f"unknown format {format_!r}: use one of {', '.join(FORMATS)}")
-    settings = settings_of(options)
+    format_ = _format_of(options)
+    settings = replace(settings_of(options), where=parse_condition(options["where"]))
     extension = check_extension(options["sidecar"]) if options["sidecar"] else None
     if extension and (_combines(options) or options["texts"] or options["embeddings"] or "-" in images):
         raise click.UsageError("--sidecar writes beside pictures, one a picture; query with picture files alone")
-    library = Library.open(root)
+    library = open_searched(options["root"], options["backend"])
     check_settings(library.vocabulary, settings)  # before the encoder, which takes seconds to load
-    engine = Engine(library, device=device)
+    alone = bool(images) and not _combines(options)
+    engine = Engine(library, device=device, captioners=captioners_of(options["captioners"], settings, alone, device))
 
     def wanted(name: str) -> bool:
         return extension is None or options["overwrite"] or not sidecar_of(name, extension).exists()
 
-    pictures = query_images(images, engine.encoder.preprocess, wanted)
+    pictures = query_images(images, engine.encoder.preprocess, wanted, keep=bool(engine.captioners))
     less = query_images(options["less"], engine.encoder.preprocess)
     batches = _combined(engine, pictures, less, options) if _combines(options) else _batches(engine, pictures, options)
     answers = (result for batch in batches for result in engine.search(batch, k, settings))
@@ -102,6 +101,16 @@ def query(context: click.Context, /, images: tuple[str, ...], root: Path, k: int
         _print(answers, format_)
     if pictures.failed or less.failed:
         context.exit(1)
+
+
+def _format_of(options: Mapping[str, Any]) -> str:
+    from unprompt.cli.formats import FORMATS
+    from unprompt.errors import QueryError
+
+    name: str = "json" if options["as_json"] else options["format_"]
+    if name not in FORMATS:
+        raise QueryError(f"unknown format {name!r}: use one of {', '.join(FORMATS)}")
+    return name
 
 
 def _combines(options: Mapping[str, Any]) -> bool:

@@ -38,7 +38,10 @@ def _lines(result: QueryResult) -> Iterator[str]:
         yield from _wrapped("    ", result.recorded)
     yield "  final prompt"
     yield from _scored(result.final.score, result.final.prompt or "(none: the library has no prompts and no fragments)")
-    if len(result.final.parts) > 1:
+    if len(result.final.parts) == 1:
+        (part,) = result.final.parts
+        yield from _wrapped(" " * 13, f"[{part.kind}, {part.source}]")
+    else:
         for part in result.final.parts:
             gain = f", gain {part.gain:+.3f}" if part.gain else ""
             yield from _scored(part.score, f"{_short(part)} [{part.kind}, {part.source}{gain}]", indent=9)

@@ -15,44 +15,59 @@ from unprompt.errors import LibraryError, QueryError
 from unprompt.pictures.names import name_keys
 from unprompt.search.artist_names import ARTIST
 from unprompt.search.budget import TokenBudget, load_budget
-from unprompt.search.final import DEFAULT, compose_finals
+from unprompt.search.evidence import Evidence, find_evidence
+from unprompt.search.final import compose_finals
+from unprompt.search.fusion import DEPTH, Fusion
+from unprompt.search.ingredients import first_answers
 from unprompt.search.inputs import ImageLike, iterate_images, load_query_image
 from unprompt.search.modes import MODES, ComposeInput
 from unprompt.search.queries import Query
 from unprompt.search.ranker import FragmentRanker
-from unprompt.search.results import Analysis, Neighbour, QueryResult, RankedPrompt
-from unprompt.search.retrieve import rank_prompts, retrieve_neighbours, retrieve_prompts, same_picture
-from unprompt.search.settings import Settings
+from unprompt.search.reranker import Reranker
+from unprompt.search.results import Analysis, QueryResult
+from unprompt.search.retrieve import as_backend, local_library
+from unprompt.search.settings import DEFAULT, Settings
 from unprompt.search.subject import prompt_part, subject_from_prompts
-from unprompt.types import Encoder, Part
+from unprompt.search.text_cache import TextCache
+from unprompt.types import Captioner, Encoder, Part
 
 if TYPE_CHECKING:
+    from unprompt.backends.protocol import SearchBackend
     from unprompt.index.library import Library
 
-MIN_DEPTH = 50
 DEPTH_FACTOR = 10
-"""Fusion looks this far down each ranking: `DEPTH_FACTOR` * k, and `MIN_DEPTH` at least."""
+"""The prompts that are shown are fused from so far down each ranking: `DEPTH_FACTOR` * k, and `DEPTH` at least."""
 
 
 class Engine:
-    """Answers queries against one library. It keeps no results between queries.
+    """Answers queries against one library. It keeps no results between queries, but the embeddings of some texts.
 
     Args:
-        library: an open library.
+        library: an open library, or one that was pushed, from `unprompt.backends.opening.open_backend`.
         encoder: the one that made the library; by default it is loaded by the name in the library's manifest.
         device: where that encoder runs, such as "cpu" or "cuda".
+        captioners: whose captions are candidates for final prompts of pictures; none by default, for they take time.
 
     Raises:
         LibraryError: the encoder is not the one that made the library.
         EncoderError: the encoder cannot be loaded.
     """
 
-    def __init__(self, library: Library, encoder: Encoder | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        library: Library | SearchBackend,
+        encoder: Encoder | None = None,
+        device: str = "cpu",
+        captioners: Sequence[Captioner] = (),
+    ) -> None:
         self.library = library
+        self._backend = as_backend(library)
+        self.captioners = tuple(captioners)
         if encoder is None:
             encoder = load_encoder(library.manifest.encoder.name, device=device)
         self.encoder = encoder
         _check_encoder(self.encoder, library)
+        self._texts = TextCache(self.encoder)
         self._prepare = lru_cache(maxsize=4)(self._prepare_anew)
 
     def query(
@@ -90,12 +105,12 @@ class Engine:
     def embed(self, images: ImageLike | Iterable[ImageLike], batch_size: int = 16) -> Iterator[list[Query]]:
         """Opens and embeds pictures, a batch at a time; see `query` for the arguments and errors."""
         check_positive("batch size", batch_size)
-        preprocess = self.encoder.preprocess
-        loaded = (load_query_image(image, preprocess, i) for i, image in enumerate(iterate_images(images)))
+        preprocess, keep = self.encoder.preprocess, bool(self.captioners)
+        loaded = (load_query_image(image, preprocess, i, keep=keep) for i, image in enumerate(iterate_images(images)))
         while batch := list(islice(loaded, batch_size)):
             embeddings = self.encoder.encode_images([image.pixels for image in batch])
             yield [
-                Query(image.name, row, image.recorded, image.sha256)
+                Query(image.name, row, image.recorded, image.sha256, image.picture)
                 for image, row in zip(batch, embeddings, strict=True)
             ]
 
@@ -107,35 +122,46 @@ class Engine:
         """
         check_positive("k", k)
         settings = settings or Settings()
-        ranker, budget = self._prepare(settings)
+        self._prepare(settings)
         if not queries:
             return []
-        depth = max(MIN_DEPTH, DEPTH_FACTOR * k)
-        embeddings = np.stack([query.embedding for query in queries])  # (Q, D)
-        neighbours = retrieve_neighbours(self.library, embeddings, depth)
-        near = retrieve_prompts(self.library, embeddings, depth)
-        prompts = [
-            rank_prompts(found, hits, query.sha256)
-            for query, found, hits in zip(queries, neighbours, near, strict=True)
-        ]
-        fragments = ranker.per_kind(embeddings, k)
-        subjects = [self._subject(settings, ranked, found) for ranked, found in zip(prompts, neighbours, strict=True)]
-        task = ComposeInput(embeddings, subjects, ranker, self.encoder.encode_texts, budget)
-        held = [bool(same_picture(found, query.sha256)) for query, found in zip(queries, neighbours, strict=True)]
-        finals = compose_finals(task, settings, held)
+        evidence = find_evidence(self._backend, queries, max(DEPTH, DEPTH_FACTOR * k), settings.where)
+        task = self._task(evidence, settings)
+        fragments = task.ranker.per_kind(task.queries, k)
+        finals = compose_finals(task, evidence, settings, self._fusion)
         negatives = MODES["negative"](task) if settings.negative else None
         return [
             QueryResult(
-                image=query.name,
+                image=found.query.name,
                 final=finals[i],
-                prompts=tuple(prompts[i][:k]),
-                neighbours=tuple(neighbours[i][:k]),
+                prompts=tuple(found.prompts[:k]),
+                neighbours=tuple(found.neighbours[:k]),
                 fragments=fragments[i],
-                recorded=query.recorded,
+                recorded=found.query.recorded,
                 negative=negatives[i] if negatives is not None else None,
             )
-            for i, query in enumerate(queries)
+            for i, found in enumerate(evidence)
         ]
+
+    def ingredients(self, queries: Sequence[Query], settings: Settings | None = None) -> list[dict[str, str]]:
+        """What each ingredient of the default answer would answer by itself, beside that answer, for comparing them.
+
+        Pictures that the library holds are treated like any other.
+
+        Args:
+            queries: from `embed`, so that captioners see pictures.
+            settings: the policy and budget of composed prompts and of the answer.
+
+        Returns:
+            For each query the prompts by name, see `unprompt.search.ingredients.first_answers`.
+        """
+        if not queries:
+            return []
+        settings = settings or Settings()
+        evidence = find_evidence(self._backend, queries, DEPTH, settings.where)
+        task = self._task(evidence, settings)
+        found = self._fusion.find(task, evidence)
+        return [first_answers(*each) for each in zip(found, self._fusion.rank(task, found), strict=True)]
 
     def analyze(self, queries: Sequence[Query], k: int = 5, settings: Settings | None = None) -> list[Analysis]:
         """The top-k terms of each kind for embedded queries, and nothing else: as fast as the encoder.
@@ -154,14 +180,24 @@ class Engine:
         ranker = FragmentRanker(self.library.vocabulary, settings.ranking, settings.policy)
         return ranker, load_budget(settings.target, self.encoder).around(settings.policy.finish)
 
-    def _subject(
-        self, settings: Settings, ranked: Sequence[RankedPrompt], neighbours: Sequence[Neighbour]
-    ) -> Part | None:
+    def _task(self, evidence: Sequence[Evidence], settings: Settings) -> ComposeInput:
+        ranker, budget = self._prepare(settings)
+        embeddings = np.stack([each.query.embedding for each in evidence])  # (Q, D)
+        subjects = [self._subject(settings, each) for each in evidence]
+        return ComposeInput(embeddings, subjects, ranker, self._texts.encode_texts, budget)
+
+    def _subject(self, settings: Settings, found: Evidence) -> Part | None:
         if settings.subject is not None:
             return Part(settings.subject, "user", "subject", 0.0)
         if settings.mode == DEFAULT:
-            return prompt_part(ranked)
-        return subject_from_prompts(ranked, neighbours, self._artists)
+            return prompt_part(found.within(DEPTH).prompts)
+        return subject_from_prompts(found.prompts, found.neighbours, self._artists)
+
+    @cached_property
+    def _fusion(self) -> Fusion:
+        local = local_library(self._backend)
+        stored = local.library if local is not None else None
+        return Fusion(Reranker.load(self.encoder.name), self.captioners, self._artists, stored)
 
     @cached_property
     def _artists(self) -> Collection[str]:
@@ -178,7 +214,7 @@ def _with_kinds(settings: Settings, kinds: Sequence[str] | None) -> Settings:
     return settings if kinds is None else replace(settings, ranking=replace(settings.ranking, kinds=tuple(kinds)))
 
 
-def _check_encoder(encoder: Encoder, library: Library) -> None:
+def _check_encoder(encoder: Encoder, library: Library | SearchBackend) -> None:
     made_by = library.manifest.encoder
     if (encoder.fingerprint, encoder.dim) != (made_by.fingerprint, made_by.dim):
         raise LibraryError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from unprompt.errors import QueryError
 from unprompt.types import Encoder
@@ -25,12 +26,14 @@ class Query:
         embedding: (D,) float32 of norm 1.
         recorded: the prompt in the picture's own metadata, None when there is none.
         sha256: of the picture's file, None when the query is no file.
+        picture: what captioners look at, None where there is no one picture, or nobody to look at it.
     """
 
     name: str
     embedding: NDArray[np.float32]
     recorded: str | None = None
     sha256: str | None = None
+    picture: Image.Image | None = None
 
 
 def text_queries(texts: Sequence[str], encoder: Encoder) -> list[Query]:
@@ -82,8 +85,9 @@ def read_embeddings(path: Path | str, dim: int) -> list[Query]:
 def combine(more: Sequence[Query], less: Sequence[Query] = (), less_weight: float = LESS_WEIGHT) -> Query:
     """One query from several: what `more` have in common, away from what `less` have (Rocchio, 1971).
 
-    The result is the mean of `more` less `less_weight` times the mean of `less`, normalised. It has no file and no
-    recorded prompt, unless it is a single query unchanged.
+    The result is the mean of `more` less `less_weight` times the mean of `less`, normalised. It has no file, no
+    recorded prompt and no picture (a caption says what one picture shows, not what several have in common), unless it
+    is a single query unchanged.
 
     Raises:
         QueryError: `more` is empty, the weight is negative, or nothing is left of the mean.

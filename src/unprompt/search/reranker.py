@@ -198,6 +198,7 @@ class Reranker:
         candidates: Sequence[Sequence[Candidate]],
         neighbours: Sequence[Sequence[Neighbour]],
         encode_texts: EncodeTexts,
+        known: Sequence[Mapping[str, Vector]] | None = None,
     ) -> list[list[Candidate]]:
         """Orders the candidates of Q pictures.
 
@@ -206,23 +207,28 @@ class Reranker:
             candidates: for each picture, from `collect_candidates`.
             neighbours: for each picture, those that the candidates were collected from.
             encode_texts: embeds N texts as (N, D); called once, with distinct texts.
+            known: for each picture the embeddings (D,) of texts that need not be encoded.
 
         Returns:
             For each picture its candidates, best first, equal ones as they came. Scores are cosines with the picture,
             also of the part where a candidate is a single one; nothing else is changed.
 
         Raises:
-            ValueError: the three are not of the same length.
+            ValueError: these are not of the same length.
         """
-        texts = list(dict.fromkeys(each.prompt for held in candidates for each in held))
-        rows = {text: row for row, text in enumerate(texts)}
-        embedded = encode_texts(texts).astype(np.float64) if texts else np.zeros((0, 0))
+        known = [{} for _ in candidates] if known is None else known
+        texts = [
+            each.prompt for held, own in zip(candidates, known, strict=True) for each in held if each.prompt not in own
+        ]
+        new = list(dict.fromkeys(texts))
+        encoded = dict(zip(new, encode_texts(new).astype(np.float64), strict=True)) if new else {}
         ranked: list[list[Candidate]] = []
-        for query, held, near in zip(queries.astype(np.float64), candidates, neighbours, strict=True):
+        for query, held, near, own in zip(queries.astype(np.float64), candidates, neighbours, known, strict=True):
             if not held:
                 ranked.append([])
                 continue
-            signals = read_signals(query, held, embedded[[rows[each.prompt] for each in held]], near)
+            embeddings = np.stack([own[each.prompt] if each.prompt in own else encoded[each.prompt] for each in held])
+            signals = read_signals(query, held, embeddings, near)
             scored = [_scored(each, float(cos)) for each, cos in zip(held, signals.features["cos"], strict=True)]
             # Rounded, so that what a product's last bits leave open is a tie.
             order = np.argsort(-self.model.predict(signals).round(9), kind="stable")

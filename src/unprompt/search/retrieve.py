@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
-
-import numpy as np
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, cast
 
 from unprompt.search.fuse import reciprocal_rank_fusion
 from unprompt.search.results import Neighbour, RankedPrompt
 from unprompt.types import Embeddings, Hit
 
 if TYPE_CHECKING:
+    from unprompt.backends.local import LocalLibrary
+    from unprompt.backends.protocol import SearchBackend
     from unprompt.index.library import Library
-    from unprompt.index.vector_index import VectorIndex
-
-Value = TypeVar("Value")
+    from unprompt.index.where import Where
 
 
-def search_rows(index: VectorIndex | None, queries: Embeddings, k: int) -> list[list[tuple[int, float]]]:
-    """Searches one index with (Q, D) queries for up to k (row, cosine) each, best first, equal ones by row.
+def as_backend(library: Library | SearchBackend) -> SearchBackend:
+    """An open library as a backend; backends as they are."""
+    from unprompt.backends.local import LocalLibrary
 
-    A missing or empty index finds nothing.
-    """
-    if index is None or not len(index) or not len(queries):
-        return [[] for _ in queries]
-    scores, rows = index.search(queries, min(k, len(index)))  # both (Q, k)
-    found = []
-    for query_scores, query_rows in zip(scores, rows, strict=True):
-        order = np.lexsort((query_rows, -query_scores))
-        # FAISS pads short results with row -1; half-precision rows have norms, and so cosines, a little above 1.
-        cosines = query_scores.clip(-1.0, 1.0)
-        found.append([(int(query_rows[i]), float(cosines[i])) for i in order if query_rows[i] >= 0])
-    return found
+    return LocalLibrary(cast("Library", library)) if hasattr(library, "image_index") else library
 
 
-def retrieve_neighbours(library: Library, queries: Embeddings, k: int) -> list[list[Neighbour]]:
-    """Finds for each of (Q, D) queries the up to k nearest pictures of a library, nearest first."""
-    found = search_rows(library.image_index, queries, k)
-    records = _look_up(library.records, found)
+def local_library(library: Library | SearchBackend) -> LocalLibrary | None:
+    """The backend of a library that is on this machine, None for others: it alone knows rows."""
+    from unprompt.backends.local import LocalLibrary
+
+    backend = as_backend(library)
+    return backend if isinstance(backend, LocalLibrary) else None
+
+
+def retrieve_neighbours(
+    library: Library | SearchBackend, queries: Embeddings, k: int, where: Where | None = None
+) -> list[list[Neighbour]]:
+    """Finds for each of (Q, D) queries the up to k nearest pictures, of those that match `where`, nearest first."""
+    local = local_library(library)
+    if local is None:
+        return [
+            [Neighbour(Hit(record.id, score, rank), record) for rank, (record, score) in enumerate(hits, start=1)]
+            for hits in as_backend(library).pictures(queries, k, where)
+        ]
     return [
-        [Neighbour(Hit(records[row].id, score, rank), records[row]) for rank, (row, score) in enumerate(hits, start=1)]
-        for hits in found
+        [Neighbour(Hit(record.id, score, rank, row), record) for rank, (record, score, row) in enumerate(hits, start=1)]
+        for hits in local.located_pictures(queries, k, where)
     ]
 
 
-def retrieve_prompts(library: Library, queries: Embeddings, k: int) -> list[list[Hit]]:
-    """Finds for each of (Q, D) queries the up to k distinct prompts whose text is nearest; a hit's id is its prompt."""
-    found = search_rows(library.prompt_index, queries, k)
-    prompts = _look_up(library.prompts, found)
-    return [[Hit(prompts[row][0], score, rank) for rank, (row, score) in enumerate(hits, start=1)] for hits in found]
+def retrieve_prompts(
+    library: Library | SearchBackend, queries: Embeddings, k: int, where: Where | None = None
+) -> list[list[Hit]]:
+    """Finds for each of (Q, D) queries the up to k distinct prompts whose text is nearest; a hit's id is its prompt.
+
+    With `where` they are those of the pictures that match; prompts without pictures are then left out.
+    """
+    local = local_library(library)
+    if local is None:
+        found = as_backend(library).prompts(queries, k, where)
+        return [[Hit(prompt, score, rank) for rank, (prompt, score) in enumerate(hits, start=1)] for hits in found]
+    return [
+        [Hit(prompt, score, rank, row) for rank, (prompt, score, row) in enumerate(hits, start=1)]
+        for hits in local.located_prompts(queries, k, where)
+    ]
 
 
 def same_picture(neighbours: Sequence[Neighbour], sha256: str | None) -> list[Neighbour]:
@@ -87,11 +99,3 @@ def _source(neighbour: Neighbour | None, near: bool) -> str:
     if neighbour is None:
         return "prompts"
     return f"neighbour:{neighbour.hit.id}" + ("+prompts" if near else "")
-
-
-def _look_up(
-    read: Callable[[Sequence[int]], Sequence[Value]], found: Sequence[Sequence[tuple[int, float]]]
-) -> dict[int, Value]:
-    """Reads every row that any query found once, in ascending order, which is the order on disk."""
-    rows = sorted({row for hits in found for row, _ in hits})
-    return dict(zip(rows, read(rows), strict=True)) if rows else {}

@@ -12,8 +12,15 @@ from unprompt.search.ranker import FragmentRanker
 
 if TYPE_CHECKING:
     from unprompt.index.vocabulary import Vocabulary
+    from unprompt.index.where import Where
 
 NEAR_DUPLICATE = 0.95
+
+DEFAULT = "default"
+CAPTIONS = "captions"
+INGREDIENTS = ("neighbours", "prompts", "composed", CAPTIONS)
+"""Where the candidates for a default answer come from: the prompts of the nearest pictures, the prompts whose text is
+near the picture, those that are composed of either and fragments, and what captioners write."""
 
 
 @dataclass(frozen=True)
@@ -27,14 +34,21 @@ class Settings:
         negative: also compose a negative prompt.
         ranking: which fragments may be found and how they are ordered; near-duplicates are left out by default.
         policy: what may not be said, and what stands before and after.
+        rerank: whether the default mode orders candidates by the learnt ranker; if not, it answers with the library's
+            best prompt and the fragments that earn their place beside it.
+        ingredients: where those candidates come from, any of `INGREDIENTS`.
+        where: which pictures may be found, from `unprompt.index.where_parser.parse_where`; None for all.
     """
 
-    mode: str = "default"
+    mode: str = DEFAULT
     target: str = "clip"
     subject: str | None = None
     negative: bool = False
     ranking: RankOptions = field(default_factory=lambda: RankOptions(collapse=NEAR_DUPLICATE))
     policy: Policy = field(default_factory=Policy)
+    rerank: bool = True
+    ingredients: tuple[str, ...] = INGREDIENTS
+    where: Where | None = None
 
     def __post_init__(self) -> None:
         from unprompt.search.modes import MODES
@@ -43,6 +57,16 @@ class Settings:
             raise QueryError(f"unknown mode {self.mode!r}: use one of {', '.join(MODES)}")
         if self.subject is not None and not self.subject.strip():
             raise QueryError("the subject is blank; say what the picture shows, or leave it out")
+        for name in self.ingredients:
+            if name not in INGREDIENTS:
+                raise QueryError(f"unknown ingredient {name!r}: use any of {', '.join(INGREDIENTS)}")
+        if self.rerank and not self.ingredients:
+            raise QueryError(f"there is no ingredient to make an answer of: use any of {', '.join(INGREDIENTS)}")
+
+    @property
+    def wants_captions(self) -> bool:
+        """Whether captions are candidates, so that captioners are worth loading."""
+        return self.mode == DEFAULT and self.subject is None and self.rerank and CAPTIONS in self.ingredients
 
 
 def check_settings(vocabulary: Vocabulary, settings: Settings) -> None:

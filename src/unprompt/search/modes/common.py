@@ -51,9 +51,13 @@ class ComposeInput:
         """The subjects as the policy and the budget allow them; None where nothing is left."""
         return [None if subject is None else self._start(subject) for subject in self.subjects]
 
+    def allowed(self, text: str) -> str:
+        """What the policy and the budget leave of a text, "" when that is nothing."""
+        text = self.ranker.clean(text)
+        return text if not text.strip() or self.budget.fits([text])[0] else "".join(self.budget.cut([text]))
+
     def _start(self, subject: Part) -> Part | None:
-        text = self.ranker.clean(subject.text)
-        kept = text if not text.strip() or self.budget.fits([text])[0] else "".join(self.budget.cut([text]))
+        kept = self.allowed(subject.text)
         return replace(subject, text=kept, score=0.0, gain=0.0) if kept.strip() else None
 
 

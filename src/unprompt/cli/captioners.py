@@ -1,0 +1,58 @@
+"""The captioners that ``query`` asks for candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from unprompt.search.settings import Settings
+    from unprompt.types import Captioner
+
+DEFAULT = "transformer"
+"""The packaged captioner that is asked unless others are named."""
+NONE = "none"
+
+
+def captioner_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds ``--captioner``; the command gets the names as ``captioners``, for `captioners_of`."""
+    return click.option(
+        "--captioner",
+        "captioners",
+        multiple=True,
+        metavar="NAME",
+        help="Who writes candidates for the final prompt in mode default: names and folders as for caption, or none, "
+        f"which is faster. May be repeated.  [default: {DEFAULT}]",
+    )(command)
+
+
+def captioners_of(names: Sequence[str], settings: Settings, pictures: bool, device: str) -> list[Captioner]:
+    """Loads the captioners whose captions can be of use.
+
+    Args:
+        names: as they were given; none asks the default one, where it is packaged.
+        settings: of the query.
+        pictures: whether any are queried with one by one.
+        device: where they compute.
+
+    Raises:
+        CaptionerError: there is no such captioner, or it is damaged.
+        click.UsageError: captioners are named where nothing would come of it.
+    """
+    if NONE in names and len(set(names)) > 1:
+        raise click.UsageError("--captioner none stands alone; leave the other captioners out")
+    if NONE in names:
+        return []
+    useful = settings.wants_captions and pictures
+    if names and not useful:
+        raise click.UsageError(
+            "--captioner writes candidates for single pictures in mode default without --subject; leave it out"
+        )
+    if not useful:
+        return []
+    from unprompt.captioners.registry import load_captioner, packaged
+
+    chosen = list(dict.fromkeys(names)) or [name for name in (DEFAULT,) if name in packaged()]
+    return [load_captioner(name, device) for name in chosen]
