@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from fakes import FakeEncoder
+from fakes import FakeEncoder, colour_picture
 from unprompt.builders.build import build_library
 from unprompt.builders.vocabulary import add_fragments
 from unprompt.errors import LibraryError
 from unprompt.index.library import Library
-from unprompt.types import Entry, Fragment
+from unprompt.types import Entry, Fragment, Picture
 
 
 def test_the_layout_is_that_of_clip_retrieval(library_path: Path) -> None:
@@ -141,3 +141,20 @@ def test_libraries_made_alike_are_equal_to_the_byte(tmp_path: Path, entries: lis
         paths = sorted(path for path in (tmp_path / name).rglob("*") if path.is_file())
         contents.append([(path.name, path.read_bytes()) for path in paths])
     assert contents[0] == contents[1]
+
+
+def test_stored_texts_come_back_by_row(library_path: Path, encoder: FakeEncoder, tmp_path: Path) -> None:
+    more = [colour_picture(tmp_path / f"{seed}.png", "red", seed=seed) for seed in (901, 902, 903)]
+    extra = [Entry(f"a new thing {i}", Picture(str(path))) for i, path in enumerate(more)]
+    build_library([[Entry("a lone prompt"), *extra]], library_path, encoder, workers=0)
+    library = Library.open(library_path)
+    rows = [42, 0, 17, 39, 40, 17]
+    prompts = [library.records([row])[0].prompt for row in rows]
+    np.testing.assert_allclose(library.picture_texts(rows), encoder.encode_texts(prompts), atol=1e-3)
+    assert library.picture_texts([]).shape == (0, encoder.dim)
+    total = library.manifest.counts["prompts"]
+    texts = [prompt for prompt, _ in library.prompts(range(total))]
+    assert "a lone prompt" in texts
+    found = library.prompt_texts(range(total))
+    assert found is not None
+    np.testing.assert_allclose(found, encoder.encode_texts(texts), atol=1e-3)

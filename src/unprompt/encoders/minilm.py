@@ -38,6 +38,11 @@ MAX_TOKENS = 256
 
 TOKEN_BUDGET = 1024
 """Tokens of one forward pass on a CPU: enough to fill the matrix products, few enough to stay in the cache."""
+LEAST_BUDGET = 256
+"""The same where few texts are encoded: they are dealt to several cores, and a pass on one core is hardly slower."""
+PASSES = 8
+"""Passes that a call is split into at least, while they have `LEAST_BUDGET` tokens; not by the number of cores, so that
+no result depends on it."""
 GPU_TOKEN_BUDGET = 65536
 
 Runs = list[tuple[int, int]]
@@ -135,8 +140,9 @@ class TextTower(NamedTuple):
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean)]
         rows = np.empty((len(texts), DIM), dtype=np.float32)
-        budget = TOKEN_BUDGET if self.device == "cpu" else GPU_TOKEN_BUDGET
-        batches = list(_batches([len(row) for row in ids], budget))
+        lengths = [len(row) for row in ids]
+        budget = _cpu_budget(sum(lengths)) if self.device == "cpu" else GPU_TOKEN_BUDGET
+        batches = list(_batches(lengths, budget))
         tokens = [[ids[i] for i in batch] for batch in batches]
         done = map_side_by_side(self._embed, tokens) if self.device == "cpu" else [self._embed(t) for t in tokens]
         for batch, embeddings in zip(batches, done, strict=True):
@@ -204,6 +210,10 @@ def _renamed(bert: dict[str, Tensor]) -> dict[str, Tensor]:
             ours[f"layers.{i}.qkv.{part}"] = torch.cat(qkv)
             ours |= {f"layers.{i}.{name}.{part}": bert[f"{source}.{theirs}.{part}"] for name, theirs in names.items()}
     return ours
+
+
+def _cpu_budget(tokens: int) -> int:
+    return min(TOKEN_BUDGET, max(LEAST_BUDGET, tokens // PASSES))
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
