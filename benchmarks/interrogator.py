@@ -47,6 +47,9 @@ EXISTING = click.Path(exists=True, path_type=Path)
 @click.option("--ci-python", type=EXISTING, required=True, help="Python that has clip-interrogator 0.6.0.")
 @click.option("--cache", type=click.Path(path_type=Path), required=True, help="Folder for what takes CI long.")
 @click.option("--pictures", default=50, show_default=True, help=f"How many are compared, at most {BATCH}.")
+@click.option(
+    "--offset", default=0, show_default=True, help="How many of the selection to pass over: others to judge by."
+)
 @click.option("--fresh", default=10, show_default=True, help="Of these, how many CI's best does anew and in turn.")
 @click.option("--rounds", default=5, show_default=True, help="Turns of ranking.")
 @click.option("--threads", default=1, show_default=True, help="Of each side.")
@@ -57,6 +60,7 @@ def main(
     ci_python: Path,
     cache: Path,
     pictures: int,
+    offset: int,
     fresh: int,
     rounds: int,
     threads: int,
@@ -65,13 +69,13 @@ def main(
 ) -> None:
     """Print the table of docs/benchmarks.md, and write all figures as JSON."""
     folder = cache.resolve()
-    bench = prepare(data, ci_python, folder, min(pictures, BATCH), threads)
+    bench = prepare(data, ci_python, folder, min(pictures, BATCH), offset, threads)
     labels = json.loads((folder / LISTS).read_text(encoding="utf-8"))["merged"]
     figures: Figures = {"threads": threads, "versions": bench.ci.ask("versions"), "peak MiB": {}}
     measures: dict[str, Callable[[], Figures]] = {
         "ranking": lambda: measure_ranking(bench, folder / TABLE, labels, rounds),
         "batches": lambda: {mode: measure_batches(bench, mode, min(rounds, 3)) for mode in ("fast", "classic")},
-        "best": lambda: measure_best(bench, folder / KNOWN, min(fresh, pictures), say),
+        "best": lambda: measure_best(bench, selection(folder, offset) / KNOWN, min(fresh, pictures), say),
     }
     for name, measure in measures.items():
         if not parts or name in parts:
@@ -89,21 +93,29 @@ def say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def prepare(data: Path, ci_python: Path, folder: Path, count: int, threads: int) -> Bench:
+def prepare(data: Path, ci_python: Path, folder: Path, count: int, offset: int, threads: int) -> Bench:
     """Embeds what is not in the cache folder yet, and starts both sides."""
     encoder = load_encoder("starter")
     folder.mkdir(parents=True, exist_ok=True)
-    examples = choose(data, BATCH)
+    examples = choose(data, BATCH, offset)
     subjects = [describe(example, data) for example in examples]
-    features = embed(examples, [subject.picture for subject in subjects], encoder, folder)
+    own = selection(folder, offset)
+    features = embed(examples, [subject.picture for subject in subjects], encoder, own)
     export(ci_python, folder)
     check(encoder, folder)
     ci_arguments, our_arguments = [str(folder)], [str(folder / LISTS), str(folder / TABLE)]
     ci = Worker(ci_python, HERE / "interrogator_ci.py", ci_arguments, threads, folder / "ci.log")
     ours = Worker(sys.executable, HERE / "interrogator_ours.py", our_arguments, threads, folder / "ours.log")
     for worker in (ci, ours):
-        worker.ask("features", path=str(folder / FEATURES))
+        worker.ask("features", path=str(own / FEATURES))
     return Bench(ci, ours, encoder, load_budget("clip"), features, subjects, count)
+
+
+def selection(folder: Path, offset: int) -> Path:
+    """The cache folder's part that belongs to the pictures from `offset` on."""
+    own = folder / f"offset-{offset}" if offset else folder
+    own.mkdir(exist_ok=True)
+    return own
 
 
 def embed(examples: Sequence[Example], pictures: Sequence[str], encoder: Encoder, folder: Path) -> Embeddings:

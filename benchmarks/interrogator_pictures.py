@@ -28,8 +28,11 @@ class Subject:
     caption: str
 
 
-def choose(data: Path, count: int) -> list[Example]:
-    """Picks pictures of the development split: the sets in turn, shuffled by `SEED`, no two prompts of one group."""
+def choose(data: Path, count: int, offset: int = 0) -> list[Example]:
+    """Picks pictures of the development split: the sets in turn, shuffled by `SEED`, no two prompts of one group.
+
+    The first `offset` are passed over: a choice from there shares no prompt with them.
+    """
     examples = [example for example in load_examples(data) if example.split == SPLIT]
     queues = {name: [example for example in examples if example.set == name] for name in SETS}
     generator = random.Random(SEED)
@@ -37,14 +40,14 @@ def choose(data: Path, count: int) -> list[Example]:
         generator.shuffle(queues[name])
     chosen: list[Example] = []
     groups: set[str] = set()
-    while len(chosen) < count and any(queues.values()):
+    while len(chosen) < offset + count and any(queues.values()):
         for name in SETS:
             fresh = next((e for e in queues[name] if prompt_group(e.prompt) not in groups), None)
             queues[name] = queues[name][queues[name].index(fresh) + 1 :] if fresh else []
             if fresh:
                 groups.add(prompt_group(fresh.prompt))
                 chosen.append(fresh)
-    return chosen[:count]
+    return chosen[offset : offset + count]
 
 
 def describe(example: Example, data: Path) -> Subject:

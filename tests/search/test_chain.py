@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -9,13 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeEncoder, normalise
-from unprompt.search import surrogate
-from unprompt.search.chain import Chain, Pool, search_chain
+from fakes import FakeEncoder
+from unprompt.search.chain import Pool, search_chain
 from unprompt.search.chain_options import ChainOptions
-from unprompt.search.exchanges import SETTLING, TENURE, ExchangeMemory
+from unprompt.search.chains import Chain
 from unprompt.search.rounds import advance_together
-from unprompt.search.surrogate import GainSurrogate, expected_scores
 from unprompt.search.words import append, holds_words
 from unprompt.types import Embeddings
 
@@ -213,86 +210,3 @@ def test_refinement_replaces_what_no_longer_helps() -> None:
     assert plain.columns == (0, 2)
     assert sorted(refined.columns) == [1, 2]
     assert refined.score > plain.score + 0.01
-
-
-@given(st.integers(0, 1000))
-def test_the_prediction_is_that_of_a_gaussian_process(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    rows = normalise(rng.standard_normal((30, 8)))
-    columns, errors = rng.integers(0, 30, 20), rng.standard_normal(20)
-    learner = GainSurrogate(rows, np.zeros(30, np.float32))
-    learner.learn(columns, errors)
-
-    def covariance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-        linear = rows[first].astype(np.float64) @ rows[second].T
-        return surrogate.SLOPE * linear + surrogate.SHIFT + surrogate.OWN * (first[:, None] == second)
-
-    known = covariance(columns, columns) + surrogate.NOISE * np.eye(20)
-    expected = covariance(np.arange(30), columns) @ np.linalg.solve(known, errors)
-    unseen = ~np.isin(np.arange(30), columns)
-    expected += surrogate.CURIOSITY * errors.std() * unseen
-    np.testing.assert_allclose(learner.correct(np.zeros(30)), expected, atol=1e-5)
-
-
-def test_before_it_has_learnt_it_takes_the_mean_of_prompt_and_fragment() -> None:
-    prompt, fragment, query = normalise(np.random.default_rng(1).standard_normal((3, 16)))
-    mixed = normalise((prompt + surrogate.WEIGHT * fragment)[None])[0]
-    scores = np.array([fragment @ query], dtype=np.float32)
-    expected = expected_scores(fragment[None], scores, prompt, float(prompt @ query))
-    np.testing.assert_allclose(expected, [mixed @ query], atol=1e-6)
-
-
-def test_later_observations_count_more() -> None:
-    rows = normalise(np.random.default_rng(0).standard_normal((3, 8)))
-    learner = GainSurrogate(rows, np.zeros(3, np.float32))
-    learner.learn(np.array([0, 1]), np.array([1.0, 1.0]))
-    learner.learn(np.array([0, 1]), np.array([-1.0, -1.0]))
-    assert learner.correct(np.zeros(3))[0] < 0
-
-
-def test_exchanges_lead_out_of_a_local_optimum() -> None:
-    texts = ["word1 word2 word3 bad", "word1 word2", "word3 word4"]
-    target = "word1 word2 word3 word4"
-    plain, moved = (
-        search(
-            target, "word9", texts, ChainOptions(max_parts=2, refinements=0, dropped=dropped, max_encoded=200), dim=2048
-        )
-        for dropped in (0, 2)
-    )
-    assert plain.columns == (0, 2)
-    assert sorted(moved.columns) == [1, 2]
-    assert moved.score > plain.score + 0.01
-
-
-@settings(max_examples=40)
-@given(st.lists(phrases, min_size=1, max_size=12, unique=True), st.just("") | phrases, phrases)
-def test_exchanges_end_and_make_nothing_worse(texts: list[str], start: str, target: str) -> None:
-    options = ChainOptions(cycles=1, refinements=0)
-    plain = search(target, start, texts, options, limit=9)
-    found = search(target, start, texts, replace(options, dropped=3, max_encoded=300), limit=9)
-    assert found.score >= plain.score - 1e-6
-    assert sum(found.gains) == pytest.approx(found.score, abs=1e-6)
-    assert len(set(found.columns)) == len(found.columns)
-    assert not found.columns or len(found.text.split()) <= 9
-
-
-def test_words_may_be_repeated_where_that_is_wanted() -> None:
-    texts, target = ["word1 word3", "word1"], "word1 word1 word2 word3"  # the fake encoder counts words
-    assert search(target, "word2", texts).text == "word2, word1 word3"
-    assert search(target, "word2", texts, ChainOptions(repeat_words=True)).text == "word2, word1 word3, word1"
-
-
-def test_exchange_memory_offers_the_least_and_bars_what_moved() -> None:
-    memory = ExchangeMemory()
-    memory.learn([7, 8, 9], [0.3, 0.1, 0.2])
-    assert memory.weakest([7, 8, 9], 2) == [1, 2]
-    memory.move([7, 8, 9], [7, 9, 4])
-    assert sorted(memory.barred()) == [4, 8]
-    assert memory.weakest([7, 9, 4], 9) == [1, 0], "what has just come must stay a while"
-    for _ in range(SETTLING):
-        memory.move([7, 9, 4], [7, 9, 4])
-    assert memory.barred() == [8]
-    assert memory.weakest([7, 9, 4], 1) == [2], "what was never tried comes first"
-    for _ in range(TENURE - SETTLING):
-        memory.move([], [])
-    assert memory.barred() == []

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -16,7 +17,7 @@ from unprompt.search.budget import TokenBudget
 from unprompt.search.modes import MODES, ComposeInput
 from unprompt.search.modes.classic import draft_classic
 from unprompt.search.modes.common import Piece, measure
-from unprompt.search.modes.default import KIND_LIMITS, MAX_FRAGMENTS, MIN_GAIN
+from unprompt.search.modes.default import KIND_LIMITS, MAX_FRAGMENTS, MIN_GAIN, OPTIONS
 from unprompt.search.modes.fast import draft_fast
 from unprompt.search.policy import Policy
 from unprompt.search.rank_options import RankOptions
@@ -254,6 +255,24 @@ def test_default_takes_only_fragments_that_earn_their_place() -> None:
             rest = ", ".join(part.text for part in found.parts if part is not left_out)
             assert found.score - cosine(rest, target) >= MIN_GAIN - 2e-4
     assert compose("default", "dog", "a dog").prompt == "a dog"
+
+
+def test_default_encodes_few_of_the_prompts_it_might_and_finds_as_good_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+
+    def encode(texts: Sequence[str]) -> Embeddings:
+        calls.extend(texts)
+        return Encoder(DIM).encode_texts(texts)
+
+    few = [compose("default", target, start, encode=encode) for target in TARGETS for start in ("a dog", None)]
+    encoded = len(calls)
+    every = 10**6
+    exhaustive = replace(OPTIONS, first=every, explored=every, survivors=every, refined=every)
+    monkeypatch.setattr("unprompt.search.modes.default.OPTIONS", exhaustive)
+    calls.clear()
+    best = [compose("default", target, start, encode=encode) for target in TARGETS for start in ("a dog", None)]
+    assert encoded < 0.7 * len(calls)
+    assert [each.score for each in few] == pytest.approx([each.score for each in best], abs=MIN_GAIN)
 
 
 def test_default_ignores_fragments_that_fit_every_picture() -> None:

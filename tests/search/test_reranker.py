@@ -132,6 +132,29 @@ def test_texts_are_encoded_once() -> None:
     assert asked == [["north", "east", "west"]]
 
 
+def test_what_is_known_is_not_encoded_and_is_each_pictures_own() -> None:
+    asked: list[list[str]] = []
+
+    def counting(texts: Sequence[str]) -> Embeddings:
+        asked.append(list(texts))
+        return encode(texts)
+
+    lists = [Found(found("north", "east")), Found(found("north", "west"))]
+    near, candidates = [each.neighbours for each in lists], collect_candidates(lists)
+    queries = encode(["north", "north"])
+    north, east, west = encode(["north", "east", "west"]).astype(np.float64)
+    known = [{"north": -north}, {"west": north}]
+    first, second = one_feature("cos").rank(queries, candidates, near, counting, known)
+    assert asked == [["east", "north"]]
+    assert [(one.prompt, one.score) for one in first] == [("east", 0.0), ("north", -1.0)]
+    assert [(one.prompt, one.score) for one in second] == [("north", 1.0), ("west", 1.0)]
+    all_known = [{"north": north, "east": east, "west": west}] * 2
+    assert one_feature("cos").rank(queries, candidates, near, counting, all_known) == one_feature("cos").rank(
+        queries, candidates, near, encode
+    )
+    assert len(asked) == 1
+
+
 def test_a_gate_turns_a_feature_with_the_picture_and_is_cut() -> None:
     model = Model((), ("cos",), {"agree": (0.5, 0.1)}, False, (1.0,))
     features = {"cos": np.array([1.0, 0.0])}

@@ -13,23 +13,17 @@ class ChainOptions:
     Attributes:
         first: extensions that are encoded in the first round, where the prediction is best.
         explored: extensions encoded in each of the `explorations` rounds after it, from which the prediction learns,
-            and, unless `steady`, in rounds that follow one without a better chain.
+            and in rounds that follow one without a better chain.
         explorations: see `explored`.
         survivors: extensions encoded in each later round.
-        steady: see `explored`.
         beam: unfinished chains that are kept.
         patience: rounds without a better chain before the search stops.
         cycles: the most times that the chain grows and is refined.
-        valley: fragments that a growing chain takes at first whether they help or not; beyond them it goes on while
-            every round makes it better than the round before did, be it worse than the best chain met. 0 for none.
         max_parts: the most fragments.
         max_encoded: prompts after which no new round begins.
         growing: which share of them may be encoded before growing ends, to leave the others to what follows.
         refined: extensions encoded in each round of refinement.
         refinements: the most rounds in a cycle that drop, replace or add a fragment of the grown chain.
-        dropped: fragments that each exchange tries to do without, those worth least; 0 for no exchanges.
-        exchanged: extensions encoded in each exchange. Exchanges go on until `max_encoded`.
-        repeat_words: whether a fragment may be taken whose words stand in the prompt already.
         part_cost: what each fragment must bring, in cosine.
         redundancy_cost: the cosine that a fragment must bring besides, times its own greatest cosine with a fragment
             that is there.
@@ -41,19 +35,14 @@ class ChainOptions:
     explored: int = 112
     explorations: int = 2
     survivors: int = 48
-    steady: bool = False
     beam: int = 1
     patience: int = 4
     cycles: int = 4
-    valley: int = 0
     max_parts: int = 32
     max_encoded: int = 1300
     growing: float = 0.75
     refined: int = 48
     refinements: int = 8
-    dropped: int = 0
-    exchanged: int = 24
-    repeat_words: bool = False
     part_cost: float = 0.0
     redundancy_cost: float = 0.0
     near_duplicate: float = 2.0
@@ -63,4 +52,4 @@ class ChainOptions:
         """How many extensions a round encodes; rounds count from 0."""
         if round_ == 0:
             return self.first
-        return self.explored if (stuck and not self.steady) or round_ <= self.explorations else self.survivors
+        return self.explored if stuck or round_ <= self.explorations else self.survivors

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,13 @@ SLOPE, SHIFT, OWN, NOISE = 2.0, 10.0, 1.0, 0.1
 own, and different each time. Only their ratios matter."""
 
 KEPT = 0.3
-"""How much of its weight an observation keeps when the next ones come: they are of a more similar prompt."""
+"""How much of its weight an observation keeps when the prompt changes: later ones are of a more similar prompt."""
 
 FORGOTTEN = 0.005
 """Observations of less weight are dropped, which keeps the equations few."""
+
+SMOOTHING = 0.7
+"""How much of their estimated standard deviation the errors keep when the next ones come."""
 
 CURIOSITY = 0.25
 """What is added for fragments not seen yet, in standard deviations of the errors: they may surprise, others did not."""
@@ -35,8 +40,11 @@ def expected_scores(
         prompt: (D,) the prompt's embedding.
         score: its cosine with the query.
     """
-    similarity = (embeddings @ prompt).astype(np.float64)
-    norm = np.sqrt(np.maximum(1 + WEIGHT**2 + 2 * WEIGHT * similarity, 1e-6))
+    return _expected(embeddings @ prompt, scores, score)
+
+
+def _expected(similarity: NDArray[np.float32], scores: NDArray[np.float32], score: float) -> NDArray[np.float64]:
+    norm = np.sqrt(np.maximum(1 + WEIGHT**2 + 2 * WEIGHT * similarity.astype(np.float64), 1e-6))
     expected: NDArray[np.float64] = (score + WEIGHT * scores) / norm
     return expected
 
@@ -48,7 +56,10 @@ class GainSurrogate:
     off depends on the fragment much more than on the prompt: the errors of one step of a search and of a step four
     fragments later correlated at 0.6 to 0.97. So they are learnt from whatever the search has encoded so far,
     by Gaussian process regression (Rasmussen and Williams, 2006, algorithm 2.1; what was seen of one fragment is one
-    observation, their mean).
+    observation, their mean). Where observations outnumber dimensions, the same is solved as Bayesian linear regression
+    (their section 2.1), which the kernel is but for each fragment's own part.
+
+    Predictions are made for the active fragments: at first all, then those that `renew` chooses.
 
     Args:
         embeddings: (n, D), the fragments'.
@@ -56,34 +67,82 @@ class GainSurrogate:
     """
 
     def __init__(self, embeddings: Embeddings, scores: NDArray[np.float32]) -> None:
-        self._embeddings = embeddings
-        self._scores = scores
+        self._all = embeddings
+        self._all_scores = scores
         self._counts = np.zeros(len(scores))
         self._totals = np.zeros(len(scores))
+        self._slope = np.zeros(embeddings.shape[1], dtype=np.float32)
+        self._shift = self._deviation = 0.0
+        self._seen = np.zeros(0, dtype=np.intp)
+        self._own = np.zeros(0)
+        self.active: NDArray[np.intp] = np.arange(len(scores))
+        """(a,) positions of the fragments that predictions are made for, rising."""
+        self._embeddings, self._scores = embeddings, scores
         self._correction = np.zeros(len(scores))
 
     def prior(self, embedding: NDArray[np.float32], score: float) -> NDArray[np.float64]:
-        """(n,) what is expected before anything is learnt, for a prompt with this (D,) embedding and cosine."""
+        """(a,) what is expected before anything is learnt, for a prompt with this (D,) embedding and cosine."""
         return expected_scores(self._embeddings, self._scores, embedding, score)
 
     def correct(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(n,) the prior and what was learnt, rounded so that the last bits of a product decide nothing."""
+        """(..., a) priors and what was learnt, rounded so that the last bits of a product decide nothing."""
         return (prior + self._correction).round(6)
+
+    def everywhere(self, embedding: NDArray[np.float32], score: float) -> NDArray[np.float64]:
+        """(n,) the prediction for all fragments, less what is known of single ones; infinity for those once seen."""
+        similarity, correction = (self._all @ np.stack([embedding, self._slope], axis=1)).T
+        values = _expected(similarity, self._all_scores, score) + correction
+        values[self._seen] = np.inf
+        rounded: NDArray[np.float64] = values.round(6)
+        return rounded
+
+    def activate(self, rows: Sequence[int]) -> None:
+        """Predictions are made for these fragments from now on; positions in rising order."""
+        self.active = np.array(rows, dtype=np.intp)
+        self._embeddings, self._scores = self._all[self.active], self._all_scores[self.active]
+        self._update()
+
+    def forget(self, kept: float = KEPT) -> None:
+        """Gives what was observed less weight, as the prompt has changed."""
+        self._counts[self._seen] *= kept
+        self._totals[self._seen] *= kept
+        gone = self._seen[self._counts[self._seen] < FORGOTTEN]
+        self._counts[gone] = self._totals[gone] = 0
 
     def learn(self, columns: NDArray[np.intp], errors: NDArray[np.float64]) -> None:
         """Takes in m observations: the fragments' positions, and how far their true cosines were above the prior."""
-        self._counts *= KEPT
-        self._totals *= KEPT
         np.add.at(self._counts, columns, 1)
         np.add.at(self._totals, columns, errors)
-        self._counts[self._counts < FORGOTTEN] = 0
-        seen = np.flatnonzero(self._counts)
-        means = self._totals[seen] / self._counts[seen]
-        rows = self._embeddings[seen].astype(np.float64)  # (m, D)
-        covariance = SLOPE * (rows @ rows.T) + SHIFT + np.diag(OWN + NOISE / self._counts[seen])
-        weights = np.linalg.solve(covariance, means)  # (m,)
-        slope = (SLOPE * (rows.T @ weights)).astype(np.float32)  # (D,)
-        self._correction = (self._embeddings @ slope).astype(np.float64) + SHIFT * weights.sum()
-        curiosity = CURIOSITY * errors.std()
-        self._correction += curiosity
-        self._correction[seen] += OWN * weights - curiosity
+        self._seen = np.flatnonzero(self._counts)
+        counts = self._counts[self._seen]
+        means = self._totals[self._seen] / counts
+        noise = OWN + NOISE / counts
+        rows = np.empty((len(counts), self._all.shape[1] + 1))  # (s, D + 1)
+        rows[:, :-1] = self._all[self._seen] * np.sqrt(SLOPE)
+        rows[:, -1] = np.sqrt(SHIFT)
+        weights = _regress(rows, means, noise)
+        self._slope = (weights[:-1] * np.sqrt(SLOPE)).astype(np.float32)
+        self._shift = float(weights[-1] * np.sqrt(SHIFT))
+        self._own = OWN / noise * (means - rows @ weights)
+        deviation = float(errors.std())
+        known = SMOOTHING if self._deviation else 0.0
+        self._deviation = known * self._deviation + (1 - known) * deviation
+        self._update()
+
+    def _update(self) -> None:
+        correction = (self._embeddings @ self._slope).astype(np.float64) + self._shift
+        curiosity = CURIOSITY * self._deviation
+        correction += curiosity
+        places = np.minimum(np.searchsorted(self.active, self._seen), len(self.active) - 1)
+        there = self.active[places] == self._seen if len(self.active) else np.zeros(len(self._seen), dtype=bool)
+        correction[places[there]] += self._own[there] - curiosity
+        self._correction = correction
+
+
+def _regress(rows: NDArray[np.float64], values: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(D,) weights, of prior variance 1, that (s, D) rows have their values (s,) by, with noise of these variances."""
+    if len(rows) < rows.shape[1]:
+        dual: NDArray[np.float64] = rows.T @ np.linalg.solve(rows @ rows.T + np.diag(noise), values)
+        return dual
+    scaled = (rows / noise[:, None]).T
+    return np.linalg.solve(scaled @ rows + np.eye(rows.shape[1]), scaled @ values).astype(np.float64)

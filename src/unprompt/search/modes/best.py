@@ -7,35 +7,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from unprompt.search.chain import search_chain
-from unprompt.search.chain_options import ChainOptions
+from unprompt.search.local_search import LocalOptions, search_locally
 from unprompt.search.modes.classic import draft_classic
 from unprompt.search.modes.common import ComposeInput, Piece, measure, prompts_of
 from unprompt.search.modes.fast import draft_fast
-from unprompt.search.modes.pools import chain_candidate, promising_pools
+from unprompt.search.modes.pools import open_terms, term_candidate
 from unprompt.search.rounds import advance_together
 from unprompt.types import Candidate
 
-POOL = 4096
-"""Fragments that a chain is searched in; those that promise most beside the subject."""
-
 TOGETHER = 16
-"""Pictures that are searched for at a time: each needs a copy of its pool's embeddings."""
+"""Pictures that are searched for at a time: each needs a copy of the embeddings of its active terms."""
 
-OPTIONS = ChainOptions(
-    explored=80,
-    survivors=16,
-    steady=True,
-    patience=2,
-    valley=8,
-    cycles=1,
-    refinements=0,
-    max_encoded=1230,
-    growing=0.6,
-    dropped=8,
-    exchanged=36,
-)
-"""Chosen by the mean cosine of 12 pictures at about 1,260 encoded texts each."""
+OPTIONS = LocalOptions()
 
 
 def compose_best(task: ComposeInput) -> list[Candidate]:
@@ -53,16 +36,16 @@ def compose_best(task: ComposeInput) -> list[Candidate]:
 
 def _compose(task: ComposeInput) -> list[Candidate]:
     starts = task.starts()
-    pools = promising_pools(task, starts, POOL)
+    terms = open_terms(task)
     options = replace(OPTIONS, repeat_words=task.ranker.options.collapse is None)
     searches = [
-        search_chain(query, start.text if start else "", pool.pool, task.budget.fits, options)
-        for query, start, pool in zip(task.queries, starts, pools, strict=True)
+        search_locally(query, start.text if start else "", each, task.budget.fits, options)
+        for query, start, each in zip(task.queries, starts, terms, strict=True)
     ]
     chains = advance_together(searches, task.encode_texts)
     found = [
-        chain_candidate(start, chain, pool, task.ranker.vocabulary)
-        for start, chain, pool in zip(starts, chains, pools, strict=True)
+        term_candidate(start, chain, chain.columns, each.scores[list(chain.columns)].tolist(), task.ranker.vocabulary)
+        for start, chain, each in zip(starts, chains, terms, strict=True)
     ]
     return _better(task, found, [draft_classic(task, starts), draft_fast(task, starts)])
 

@@ -34,12 +34,11 @@ some fit whatever picture they are compared with."""
 NEAR_DUPLICATE = 0.8
 KIND_LIMITS = {"artist": 2, "medium": 1, "movement": 1, "trending": 1}
 
-_ALL = 10**6
 OPTIONS = ChainOptions(
-    first=_ALL,
-    explored=_ALL,
-    survivors=_ALL,
-    refined=_ALL,
+    first=6,
+    explored=6,
+    survivors=6,
+    refined=3,
     beam=1,
     patience=1,
     max_parts=MAX_FRAGMENTS,
@@ -47,7 +46,11 @@ OPTIONS = ChainOptions(
     near_duplicate=NEAR_DUPLICATE,
     kind_limits=KIND_LIMITS,
 )
-"""The pool is so small that every extension is encoded."""
+"""Of some twenty fragments six are encoded a round, those that are predicted to bring most.
+
+On 669 pictures of a development split that took 33 texts a picture for both starts of the default answer; with all
+encoded it took 100, 1.5% of the answers were others, and the mean sentence cosine was the same within 0.0001.
+"""
 
 
 def compose_default(task: ComposeInput) -> list[Candidate]:

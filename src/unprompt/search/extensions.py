@@ -1,0 +1,118 @@
+"""Which extensions of some chains by one term are worth encoding next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unprompt.search.chains import Chain, ChainScores, Fits
+from unprompt.search.surrogate import GainSurrogate
+from unprompt.search.words import append, plain_words
+
+DEPTH = 16
+"""How many times the wanted number of extensions is looked through for those that fit and repeat nothing."""
+
+TRIES = 8
+"""How often the next so many are looked through: where the budget is nearly full, hardly any term may fit."""
+
+
+class Extensions:
+    """The extensions of b chains by each of the surrogate's a active terms.
+
+    Args:
+        bases: the chains, with embeddings.
+        surrogate: predicts their values. Its active terms must stay the same.
+        texts: of all terms.
+        fits: the budget.
+        repeat_words: whether a term may be taken whose words stand in the prompt already.
+    """
+
+    def __init__(
+        self, bases: Sequence[Chain], surrogate: GainSurrogate, texts: Sequence[str], fits: Fits, repeat_words: bool
+    ) -> None:
+        self._bases = bases
+        self._surrogate = surrogate
+        self._texts = texts
+        self._fits = fits
+        self._words = None if repeat_words else [plain_words(base.text) for base in bases]
+        priors = [surrogate.prior(base.embedding, base.score) for base in bases if base.embedding is not None]
+        self._priors = np.array(priors)  # (b, a)
+        self._open = np.ones(self._priors.shape, dtype=bool)
+        self._chosen: set[frozenset[int]] = set()
+        for i, base in enumerate(bases):
+            self._open[i, self._places(base.columns)] = False
+
+    def bar(self, columns: Sequence[int]) -> None:
+        """Leaves out these terms."""
+        self._open[:, self._places(columns)] = False
+
+    def values(self) -> NDArray[np.float64]:
+        """(b, a) predictions; minus infinity where there is nothing to try."""
+        return np.where(self._open, self._surrogate.correct(self._priors), -np.inf)
+
+    def choose(self, count: int, known: ChainScores) -> list[tuple[int, int]]:
+        """The `count` most promising (base, term) pairs that fit and whose prompts are new; none is offered twice."""
+        chosen: list[tuple[int, int]] = []
+        values = self.values().ravel()
+        for _ in range(TRIES):
+            order = _largest(values, DEPTH * count)
+            for start in range(0, len(order), count):
+                chosen += self._usable(order[start : start + count], known)
+                if len(chosen) >= count:
+                    self._reopen(chosen[count:])
+                    return chosen[:count]
+            values[order] = -np.inf
+            if not len(order):
+                break
+        return chosen
+
+    def learn(self, pairs: Sequence[tuple[int, int]], chains: Sequence[Chain]) -> None:
+        """Tells the surrogate how far the true cosines of the pairs' chains were above their priors."""
+        columns = np.array([column for _, column in pairs], dtype=np.intp)
+        priors = self._priors[[i for i, _ in pairs], self._places(columns)]
+        self._surrogate.learn(columns, np.array([chain.score for chain in chains]) - priors)
+
+    def _usable(self, places: NDArray[np.intp], known: ChainScores) -> list[tuple[int, int]]:
+        """Of some places in the table, which this closes, the pairs that may be encoded."""
+        rows, active = np.divmod(places, len(self._surrogate.active))
+        self._open[rows, active] = False
+        pairs: list[tuple[int, int]] = []
+        prompts: list[str] = []
+        for i, column in zip(rows.tolist(), self._surrogate.active[active].tolist(), strict=True):
+            prompt = append(self._bases[i].text, self._texts[column])
+            repeats = self._words is not None and plain_words(self._texts[column]) in self._words[i]
+            if prompt not in known and not repeats and self._new(i, column):
+                pairs.append((i, column))
+                prompts.append(prompt)
+        fitting = [pair for pair, fits in zip(pairs, self._fits(prompts), strict=True) if fits]
+        self._chosen |= {frozenset((*self._bases[i].columns, column)) for i, column in fitting}
+        return fitting
+
+    def _new(self, i: int, column: int) -> bool:
+        return frozenset((*self._bases[i].columns, column)) not in self._chosen
+
+    def _reopen(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Offers pairs again that were one too many."""
+        for i, column in pairs:
+            self._open[i, self._places([column])] = True
+            self._chosen.discard(frozenset((*self._bases[i].columns, column)))
+
+    def _places(self, columns: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
+        """Where those of some terms that are active stand among the active ones."""
+        wanted = np.array(columns, dtype=np.intp)
+        active = self._surrogate.active
+        places = np.minimum(np.searchsorted(active, wanted), len(active) - 1)
+        return places[active[places] == wanted] if len(active) else places[:0]
+
+
+def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
+    """Positions of the `count` greatest finite values, greatest first, equal ones in rising order."""
+    positions = np.arange(len(values))
+    if count < len(values):
+        least = np.partition(values, len(values) - count)[len(values) - count]
+        positions = np.flatnonzero(values >= least)
+    positions = positions[values[positions] > -np.inf]
+    order: NDArray[np.intp] = positions[np.lexsort((positions, -values[positions]))][:count]
+    return order

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import FakeEncoder
+from unprompt.search.chains import Chain, Fits
+from unprompt.search.exchanges import SETTLING, TENURE, ExchangeMemory
+from unprompt.search.local_search import LocalOptions, search_locally
+from unprompt.search.rounds import Search, advance_together
+from unprompt.search.terms import Terms
+from unprompt.search.words import append, holds_words, plain_words
+from unprompt.types import Embeddings
+
+WORDS = [f"word{i}" for i in range(40)]
+QUICK = LocalOptions(max_encoded=200)
+phrases = st.lists(st.sampled_from(WORDS[:12]), min_size=1, max_size=2, unique=True).map(" ".join)
+
+
+class Counting:
+    """A fake encoder that keeps the texts of every call."""
+
+    def __init__(self, dim: int = 64) -> None:
+        self.encoder = FakeEncoder(dim)
+        self.calls: list[list[str]] = []
+
+    def __call__(self, texts: Sequence[str]) -> Embeddings:
+        self.calls.append(list(texts))
+        return self.encoder.encode_texts(texts)
+
+
+def at_most(words: int) -> Fits:
+    return lambda texts: [len(text.split()) <= words for text in texts]
+
+
+def terms_of(texts: Sequence[str], query: np.ndarray, dim: int = 64) -> Terms:
+    embeddings = FakeEncoder(dim).encode_texts(texts)
+    allowed = np.array([bool(plain_words(text)) for text in texts], dtype=bool)
+    return Terms(list(texts), embeddings, embeddings @ query, allowed)
+
+
+def begin(
+    target: str, start: str, texts: Sequence[str], options: LocalOptions = QUICK, limit: int = 99, dim: int = 64
+) -> Search[Chain]:
+    query = FakeEncoder(dim).encode_texts([target])[0]
+    return search_locally(query, start, terms_of(texts, query, dim), at_most(limit), options)
+
+
+def search(
+    target: str, start: str, texts: Sequence[str], options: LocalOptions = QUICK, limit: int = 99, dim: int = 64
+) -> Chain:
+    return advance_together([begin(target, start, texts, options, limit, dim)], Counting(dim))[0]
+
+
+def cosine(text: str, target: str) -> float:
+    return float(np.dot(*FakeEncoder(64).encode_texts([text, target]).astype(np.float64)))
+
+
+@settings(max_examples=25)
+@given(st.lists(phrases, min_size=1, max_size=12, unique=True), st.just("") | phrases, phrases, st.integers(2, 9))
+def test_what_every_chain_is(texts: list[str], start: str, target: str, limit: int) -> None:
+    found = search(target, start, texts, limit=limit)
+    assert len(found.gains) == len(found.columns) + 1
+    assert sum(found.gains) == pytest.approx(found.score, abs=1e-6)
+    assert found.score == pytest.approx(cosine(found.text, target) if found.text else 0.0, abs=2e-6)
+    prompt = start
+    for column in found.columns:
+        assert not holds_words(prompt, texts[column])
+        prompt = append(prompt, texts[column])
+    assert prompt == found.text
+    assert not found.columns or len(found.text.split()) <= limit
+    if start:
+        assert found.score >= cosine(start, target) - 2e-6
+    else:
+        singles = [cosine(text, target) for text in texts if len(text.split()) <= limit]
+        assert found.score >= max(singles, default=0.0) - 2e-6
+
+
+def test_nothing_to_choose_from() -> None:
+    assert search("word1", "word2", []).text == "word2"
+    assert search("word1", "", []).text == ""
+    assert search("word1", "", []).gains == (0.0,)
+    assert search("word1", "", ["word1"], limit=0).text == ""
+    assert search("word1", "word2 word3", ["word1"], limit=1).text == "word2 word3"
+
+
+def test_it_beats_a_greedy_search_that_encodes_everything() -> None:
+    rng = np.random.default_rng(3)
+    texts = sorted({" ".join(rng.choice(WORDS, 3, replace=False)) for _ in range(1200)})
+    target = " ".join(WORDS[:9])
+    encode = Counting()
+    [found] = advance_together([begin(target, "word0", texts, LocalOptions(max_encoded=500), 12)], encode)
+    prompt, encodes = "word0", 0
+    while len(prompt.split()) <= 9:
+        trials = [append(prompt, text) for text in texts if not holds_words(prompt, text)]
+        encodes += len(trials)
+        scores = FakeEncoder(64).encode_texts(trials) @ FakeEncoder(64).encode_texts([target])[0]
+        prompt = trials[int(scores.argmax())]
+    assert found.score >= cosine(prompt, target) - 1e-6
+    assert sum(map(len, encode.calls)) <= min(encodes / 5, 500 + 32 + 8 + 2 * len(found.columns))
+
+
+def test_terms_that_promise_nothing_beside_the_start_are_found_once_something_was_learnt() -> None:
+    rng = np.random.default_rng(5)
+    texts = [*WORDS[:6], *(f"noise{i} noise{j}" for i, j in rng.integers(0, 60, (400, 2)))]
+    target = " ".join(WORDS[:6])
+    found = search(target, "dog", texts, LocalOptions(active=8, max_encoded=300))
+    assert {texts[column] for column in found.columns} == set(WORDS[:6])
+
+
+def test_exchanges_lead_out_of_a_local_optimum() -> None:
+    # The first text is the best first step, and then keeps the second one out, which is better beside the third.
+    texts = ["word1 word2 word3 bad", "word1 word2", "word3 word4"]
+    found = search("word1 word2 word3 word4", "word9", texts, replace(QUICK, max_parts=2), dim=2048)
+    assert sorted(found.columns) == [1, 2]
+
+
+def test_words_may_be_repeated_where_that_is_wanted() -> None:
+    texts, target = ["word1 word3", "word1"], "word1 word1 word2 word3"
+    assert search(target, "word2", texts).text == "word2, word1 word3"
+    repeated = search(target, "word2", texts, replace(QUICK, repeat_words=True))
+    assert sorted(repeated.text.split(", ")[1:]) == ["word1", "word1 word3"]
+
+
+def test_pictures_of_a_batch_advance_together_and_change_nothing() -> None:
+    targets = ["word1 word2 word3", "word4 word5 word6 word7", "word8"]
+    encode = Counting()
+    together = advance_together([begin(target, "word9", WORDS, limit=8) for target in targets], encode)
+    calls = []
+    for target, found in zip(targets, together, strict=True):
+        own = Counting()
+        [alone] = advance_together([begin(target, "word9", WORDS, limit=8)], own)
+        assert (alone.text, alone.gains) == (found.text, found.gains)
+        calls.append(len(own.calls))
+    assert len(encode.calls) == max(calls)
+
+
+def test_no_prompt_is_encoded_twice() -> None:
+    encode = Counting()
+    advance_together([begin(" ".join(WORDS[:9]), "word0", WORDS)], encode)
+    texts = [text for call in encode.calls for text in call]
+    assert len(texts) == len(set(texts))
+
+
+def test_the_best_terms_are_of_different_keys_and_allowed() -> None:
+    texts = ["a dog", "dog", "Dog!", "cat", "!", "bird"]
+    values = np.array([0.1, 0.9, 0.8, 0.7, 1.0, 0.5])
+    terms = Terms(texts, np.zeros((6, 2), np.float32), values.astype(np.float32), np.array([1, 1, 1, 1, 1, 0], bool))
+    assert terms.best(values, 5) == [1, 3]
+    assert terms.best(values, 1) == [1]
+    assert replace(terms, key=str.strip).best(values, 3) == [1, 2, 4]
+
+
+def test_exchange_memory_offers_the_least_and_bars_what_moved() -> None:
+    memory = ExchangeMemory()
+    memory.learn([7, 8, 9], [0.3, 0.1, 0.2])
+    assert memory.weakest([7, 8, 9], 2) == [1, 2]
+    memory.move([7, 8, 9], [7, 9, 4])
+    assert sorted(memory.barred()) == [4, 8]
+    assert memory.weakest([7, 9, 4], 9) == [1, 0], "what has just come must stay a while"
+    for _ in range(SETTLING):
+        memory.move([7, 9, 4], [7, 9, 4])
+    assert memory.barred() == [8]
+    assert memory.weakest([7, 9, 4], 1) == [2], "what was never tried comes first"
+    for _ in range(TENURE - SETTLING):
+        memory.move([], [])
+    assert memory.barred() == []

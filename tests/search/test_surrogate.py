@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import normalise
+from unprompt.search import surrogate
+from unprompt.search.surrogate import GainSurrogate, expected_scores
+
+
+@pytest.mark.parametrize("dim", [8, 40])  # fewer dimensions than observations, and more
+@given(st.integers(0, 1000))
+def test_the_prediction_is_that_of_a_gaussian_process(dim: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    rows = normalise(rng.standard_normal((30, dim)))
+    columns, errors = rng.integers(0, 30, 20), rng.standard_normal(20)
+    learner = GainSurrogate(rows, np.zeros(30, np.float32))
+    learner.learn(columns, errors)
+
+    def covariance(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+        linear = rows[first].astype(np.float64) @ rows[second].T
+        return surrogate.SLOPE * linear + surrogate.SHIFT + surrogate.OWN * (first[:, None] == second)
+
+    known = covariance(columns, columns) + surrogate.NOISE * np.eye(20)
+    expected = covariance(np.arange(30), columns) @ np.linalg.solve(known, errors)
+    unseen = ~np.isin(np.arange(30), columns)
+    expected += surrogate.CURIOSITY * errors.std() * unseen
+    np.testing.assert_allclose(learner.correct(np.zeros(30)), expected, atol=1e-5)
+
+
+def test_before_it_has_learnt_it_takes_the_mean_of_prompt_and_fragment() -> None:
+    prompt, fragment, query = normalise(np.random.default_rng(1).standard_normal((3, 16)))
+    mixed = normalise((prompt + surrogate.WEIGHT * fragment)[None])[0]
+    scores = np.array([fragment @ query], dtype=np.float32)
+    expected = expected_scores(fragment[None], scores, prompt, float(prompt @ query))
+    np.testing.assert_allclose(expected, [mixed @ query], atol=1e-6)
+
+
+def test_later_observations_count_more() -> None:
+    rows = normalise(np.random.default_rng(0).standard_normal((3, 8)))
+    learner = GainSurrogate(rows, np.zeros(3, np.float32))
+    learner.learn(np.array([0, 1]), np.array([1.0, 1.0]))
+    learner.forget()
+    learner.learn(np.array([0, 1]), np.array([-1.0, -1.0]))
+    assert learner.correct(np.zeros(3))[0] < 0
+
+
+def test_predictions_for_some_fragments_are_those_made_for_all() -> None:
+    rng = np.random.default_rng(2)
+    rows, query, prompt = normalise(rng.standard_normal((50, 16))), *normalise(rng.standard_normal((2, 16)))
+    learner = GainSurrogate(rows, rows @ query)
+    learner.learn(np.array([3, 7, 20]), np.array([0.1, -0.2, 0.05]))
+    every = learner.correct(learner.prior(prompt, 0.4))
+    ranked = learner.everywhere(prompt, 0.4)
+    assert np.isinf(ranked[[3, 7, 20]]).all()
+    unseen = np.setdiff1d(np.arange(50), [3, 7, 20])
+    assert (np.argsort(ranked[unseen]) == np.argsort(every[unseen])).all()
+    learner.activate([1, 3, 30])
+    np.testing.assert_allclose(learner.correct(learner.prior(prompt, 0.4)), every[[1, 3, 30]], atol=1e-6)
+    learner.learn(np.array([3]), np.array([0.5]))
+    assert learner.correct(learner.prior(prompt, 0.4))[1] > every[3]
+
+
+def test_what_is_forgotten_is_as_if_it_had_never_been_seen() -> None:
+    rows = normalise(np.random.default_rng(4).standard_normal((9, 5)))
+    fresh, old = (GainSurrogate(rows, np.zeros(9, np.float32)) for _ in range(2))
+    old.learn(np.array([1, 2]), np.array([9.0, 9.0]))
+    for _ in range(9):
+        old.forget()
+    for learner in (fresh, old):
+        learner.learn(np.array([5, 6]), np.array([0.3, 0.5]))
+    difference = old.correct(np.zeros(9)) - fresh.correct(np.zeros(9))
+    assert np.ptp(difference[[0, 3, 4, 7, 8]]) < 1e-9, "only the estimate of the deviation may remember"
+    np.testing.assert_allclose(difference[[5, 6]], 0, atol=1e-9)
