@@ -217,18 +217,16 @@ class Reranker:
             ValueError: these are not of the same length.
         """
         known = [{} for _ in candidates] if known is None else known
-        texts = [
-            each.prompt for held, own in zip(candidates, known, strict=True) for each in held if each.prompt not in own
-        ]
-        new = list(dict.fromkeys(texts))
+        pairs = [(each.prompt, own) for held, own in zip(candidates, known, strict=True) for each in held]
+        new = list(dict.fromkeys(text for text, own in pairs if text not in own))
         encoded = dict(zip(new, encode_texts(new).astype(np.float64), strict=True)) if new else {}
         ranked: list[list[Candidate]] = []
         for query, held, near, own in zip(queries.astype(np.float64), candidates, neighbours, known, strict=True):
             if not held:
                 ranked.append([])
                 continue
-            embeddings = np.stack([own[each.prompt] if each.prompt in own else encoded[each.prompt] for each in held])
-            signals = read_signals(query, held, embeddings, near)
+            embeddings = {**encoded, **own}
+            signals = read_signals(query, held, np.stack([embeddings[each.prompt] for each in held]), near)
             scored = [_scored(each, float(cos)) for each, cos in zip(held, signals.features["cos"], strict=True)]
             # Rounded, so that what a product's last bits leave open is a tie.
             order = np.argsort(-self.model.predict(signals).round(9), kind="stable")
