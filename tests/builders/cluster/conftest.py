@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cluster() -> Iterator[Any]:
     """A simulated Ray cluster of two nodes, to which this process is connected."""
     ray = pytest.importorskip("ray")
