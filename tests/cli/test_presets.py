@@ -76,10 +76,11 @@ def test_the_thesis_decides_filters_split_and_texts(run: Callable[..., Result], 
     assert value != pytest.approx(load_metric("rouge-l")(said, [each["truth"] for each in answers]).corpus)
 
 
-def test_genuine_parts_may_be_compared(run: Callable[..., Result], parts: Path, tmp_path: Path) -> None:
+def test_genuine_parts_have_the_reasons_of_the_figures(run: Callable[..., Result], parts: Path, tmp_path: Path) -> None:
     (parts / MARKER).unlink()
     shown = run("--split", parts, "--preset", "nyu-2023", "--systems", "neighbours", "--metrics", "rouge-l").stdout
-    assert "published: CLIP Interrogator, sentence-cosine 0.458; comparable" in shown
+    assert "published: CLIP Interrogator, sentence-cosine 0.458; not comparable" in shown
+    assert "the pictures that Kaggle's competition kept to itself" in " ".join(shown.split())
     assert "ofa:NAME" in shown
     assert results(tmp_path)["split"]["counts"]["pictures"] == 120
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from unprompt.evaluation.presets.preset import Filters, Preset, Published
 
-_ZERO_SHOT = "same metric, nothing trained: comparable on a sample of DiffusionDB if the system loads the same weights"
-_TRAINED = "same metric; neither the pairs it was trained on nor its weights are known"
+_ZERO_SHOT = "same metric, but the figure is of the pictures that Kaggle's competition kept to itself"
+_TRAINED = f"{_ZERO_SHOT}; neither the pairs it was trained on nor its weights are known"
 
 NYU_2023 = Preset(
     name="nyu-2023",
@@ -21,8 +21,8 @@ NYU_2023 = Preset(
     systems=("bridge", "interrogator-best"),
     more_systems=("ofa:NAME",),
     published=(
-        Published("CLIP Interrogator", "sentence-cosine", 0.458, True, _ZERO_SHOT),
-        Published("OFA", "sentence-cosine", 0.426, True, _ZERO_SHOT),
+        Published("CLIP Interrogator", "sentence-cosine", 0.458, False, _ZERO_SHOT),
+        Published("OFA", "sentence-cosine", 0.426, False, _ZERO_SHOT),
         Published("CLIP, bridge, GPT-2, trained on COCO", "sentence-cosine", 0.157, False, _TRAINED),
         Published(
             "CLIP, bridge, GPT-2, trained on 1,000 pairs of DiffusionDB", "sentence-cosine", 0.063, False, _TRAINED
