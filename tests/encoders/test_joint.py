@@ -77,7 +77,7 @@ def test_pictures_against_numpy(towered: Towered) -> None:
     np.testing.assert_allclose(rows, want, atol=1e-6)
     assert rows.dtype == np.float32
     assert rows.flags.c_contiguous
-    assert towered.batches == [4, 4, 3]
+    assert sorted(towered.batches) == [3, 4, 4]
     np.testing.assert_array_equal(encoder.encode_images([PREPROCESS(image) for image in images]), rows)
 
 
@@ -86,7 +86,7 @@ def test_texts_against_numpy_in_the_order_given(towered: Towered) -> None:
     totals = np.array([[sum(text.encode()) / 1000] for text in TEXTS])
     want = unit(totals @ layer.weight.detach().numpy().T + layer.bias.detach().numpy())
     np.testing.assert_allclose(towered.encoder(batch_size=3).encode_texts(TEXTS), want, atol=1e-6)
-    assert towered.batches == [3, 3, 3, 2]
+    assert sorted(towered.batches) == [2, 3, 3, 3]
     assert towered.widths == sorted(towered.widths), "texts of like length share a batch"
     assert towered.widths[0] < towered.widths[-1]
 

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from unprompt.encoders.parallel import map_side_by_side
 from unprompt.encoders.preprocessing import Preprocessing, stack_pixels
 from unprompt.errors import EncoderError
 from unprompt.types import Embeddings, Pixels
+
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,8 @@ class JointEncoder:
             EncoderError: an array has another shape or dtype, or the model gives numbers that are not finite.
 
         """
-        rows = [self._towers.images(self._pixels(images[part])) for part in _parts(len(images), self.batch_size)]
-        return self._embeddings(rows)
+        pieces = (images[part] for part in _parts(len(images), self.batch_size))
+        return self._embeddings(self._each(lambda piece: self._towers.images(self._pixels(piece)), pieces, len(images)))
 
     @torch.inference_mode()
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
@@ -102,13 +105,23 @@ class JointEncoder:
         """
         # Texts of like length share a batch, so that tokenizers which pad to the longest of a batch pad little.
         order = np.array(sorted(range(len(texts)), key=lambda i: len(texts[i])), dtype=np.intp)
-        rows = []
-        for part in _parts(len(texts), self.batch_size):
-            tokens = self._towers.tokenize([texts[i] for i in order[part]])
-            rows.append(self._towers.texts({key: self._to_device(value) for key, value in tokens.items()}))
+        # Tokenized here, a batch at a time: tokenizers may not bear threads, and a GPU works meanwhile.
+        batches = (self._towers.tokenize([texts[i] for i in order[p]]) for p in _parts(len(texts), self.batch_size))
+        rows = self._each(
+            lambda tokens: self._towers.texts({key: self._to_device(value) for key, value in tokens.items()}),
+            batches,
+            len(texts),
+        )
         embeddings = np.empty((len(texts), self.dim), dtype=np.float32)
         embeddings[order] = self._embeddings(rows)
         return embeddings
+
+    def _each(self, tower: Callable[[Piece], Tensor], pieces: Iterable[Piece], total: int) -> list[Tensor]:
+        """Runs a tower on each piece: on the CPU one core a piece, where there are pieces for all of them."""
+        threads = torch.get_num_threads()
+        if self.device.type != "cpu" or threads == 1 or total <= (threads - 1) * self.batch_size:
+            return [tower(piece) for piece in pieces]
+        return map_side_by_side(torch.inference_mode()(tower), pieces)  # the mode is each thread's own
 
     def _pixels(self, images: Sequence[Image.Image | Pixels]) -> Tensor:
         stack = torch.from_numpy(stack_pixels(images, self.preprocess, self.preprocess.size))  # (B, H, W, 3) uint8
