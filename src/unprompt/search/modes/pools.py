@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from unprompt.search.chain import Pool
 from unprompt.search.chains import Chain
 from unprompt.search.modes.common import ComposeInput, source_of
+from unprompt.search.modes.wording import is_scrap, reads_on
 from unprompt.search.terms import Terms
 from unprompt.search.words import plain_words
 from unprompt.types import Candidate, Part
@@ -31,7 +32,8 @@ class VocabularyPool:
 def open_terms(task: ComposeInput) -> list[Terms]:
     """For each picture all allowed terms of the vocabulary but repeated and blank ones and those of negative kinds.
 
-    Where the ranker collapses near-duplicates, terms with the same words count as one.
+    Where the ranker collapses near-duplicates, terms with the same words count as one, and scraps of prompts are left
+    out as well.
     """
     from unprompt.search.ranker import is_negative
 
@@ -43,8 +45,19 @@ def open_terms(task: ComposeInput) -> list[Terms]:
         if is_negative(kind):
             allowed[first:stop] = False
     allowed = _distinct(vocabulary.terms, allowed)
-    key = plain_words if task.ranker.options.collapse is not None else str.strip
+    key: Callable[[str], str] = str.strip
+    if reads_on(task):
+        key = plain_words
+        allowed &= ~_scraps(vocabulary)
     return [Terms(vocabulary.terms, vocabulary.matrix, row, allowed, key) for row in task.ranker.scores(task.queries)]
+
+
+def _scraps(vocabulary: Vocabulary) -> NDArray[np.bool_]:
+    """(T,) which terms are scraps; names of artists stand as they were listed."""
+    scraps = np.array([is_scrap(text) for text in vocabulary.terms], dtype=bool)
+    first, stop = vocabulary.kind_ranges.get("artist", (0, 0))
+    scraps[first:stop] = False
+    return scraps
 
 
 def _distinct(terms: Sequence[str], allowed: NDArray[np.bool_]) -> NDArray[np.bool_]:
