@@ -1,7 +1,9 @@
-"""Builds and searches against autofaiss 2.18, both sides in turn, and our own growth from 10,000 rows to a million.
+"""Builds and searches against autofaiss 2.18, both sides in turn; our own growth from 10,000 rows to a million; and
+every kind of index that we choose from, one after the other.
 
     python benchmarks/scale.py --autofaiss-python DIR/bin/python --rows 100000 --rows 1000000 --out figures.json
     python benchmarks/scale.py growth --plot growth.png --out growth.json
+    python benchmarks/scale.py kinds --rows 100000 --index "HNSW32,SQfp16" --index "IVF1024,SQ8" --out kinds.json
 
 autofaiss runs in an environment of its own, for it pins numpy 1.26, which later releases of pyarrow refuse; pillow is
 what `unprompt.types` needs there, for both sides are measured by the same code. Make it so:
@@ -95,6 +97,7 @@ def line(side: str, rows: int, built: Figures, measured: Figures) -> Figures:
         "build_cpu_s": built["cpu_s"],
         "build_peak_mb": built["peak_mb"],
         "made_s": built.get("made_s"),
+        "tuned_recall_10": built.get("tuned_recall_10"),
     }
 
 
@@ -184,6 +187,42 @@ def growth(rows: tuple[int, ...], dim: int, threads: int, plot: Path | None, out
         out.write_text(json.dumps(table, indent=1) + "\n")
     if plot:
         draw(table, plot)
+
+
+@main.command()
+@click.option("--rows", default=100_000, show_default=True)
+@click.option("--dim", default=512, show_default=True)
+@click.option("--threads", default=4, show_default=True)
+@click.option("--recall", default=0.95, show_default=True, help="Recall@10 that each is tuned to.")
+@click.option("--index", "indexes", multiple=True, help="May be repeated.  [default: every kind but Flat]")
+@click.option("--work", type=click.Path(path_type=Path), help="Keep the vectors here, or use those that are here.")
+@click.option("--out", type=click.Path(path_type=Path))
+def kinds(
+    rows: int, dim: int, threads: int, recall: float, indexes: tuple[str, ...], work: Path | None, out: Path | None
+) -> None:
+    """Rebuild the index of one library as each kind in turn, as `unprompt index rebuild` does.
+
+    A build tunes with rows of the library; what is measured are queries that it does not hold, with the parameters that
+    the build found.
+    """
+    from unprompt.index.choice import candidates
+
+    factories = indexes or tuple(kind.factory for kind in candidates(rows, dim) if kind.factory != "Flat")
+    options: Figures = {"rows": rows, "dim": dim, "threads": threads, "recall": recall, "mapped": True}
+    click.echo(HEAD)
+    table = []
+    with tempfile.TemporaryDirectory() as name:
+        folder, library = work / f"{rows}x{dim}" if work else Path(name), Path(name) / "library"
+        prepare(folder, rows, dim, QUERY_COUNT)
+        run(sys.executable, "write-library", folder, library, options)
+        for factory in factories:
+            built = run(sys.executable, "rebuild", folder, library, {**options, "index": factory})
+            found = {**options, "parameters": built["parameters"]}
+            measured = run(sys.executable, "measure", folder, library / "image.index", found)
+            table.append(line("unprompt", rows, built, measured))
+            click.echo(show(table[-1]))
+            if out:
+                out.write_text(json.dumps({"options": options, "table": table}, indent=1) + "\n")
 
 
 def draw(table: list[Figures], file: Path) -> None:

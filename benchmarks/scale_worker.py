@@ -2,6 +2,8 @@
 
     python scale_worker.py build-unprompt FOLDER INDEX '{"index": "auto", ...}'
     python scale_worker.py build-autofaiss FOLDER INDEX '{"memory": "4GB", ...}'
+    python scale_worker.py write-library FOLDER LIBRARY '{"rows": 100000, "dim": 512}'
+    python scale_worker.py rebuild FOLDER LIBRARY '{"index": "HNSW32,SQfp16", "recall": 0.95}'
     python scale_worker.py measure FOLDER INDEX '{"recall": 0.95, ...}'
 
 Each prints one JSON object. Measuring is the same code for both sides: `unprompt.index.tune` needs only numpy and
@@ -19,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from scale_vectors import QUERIES, read_corpus
+from scale_vectors import FILE_ROWS, QUERIES, read_corpus
 
 TRUTH = "truth.npz"
 ROUNDS = 5
@@ -73,6 +75,48 @@ def build_autofaiss(folder: Path, index_file: Path, options: dict[str, Any]) -> 
     return {"factory": infos["index_key"], "reason": f"its own choice: {infos['index_param']}", "seconds": seconds}
 
 
+def write_library(folder: Path, root: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """A library of the corpus, whose pictures all have one prompt, searched exactly until it is rebuilt."""
+    import pyarrow as pa
+
+    from unprompt.index.manifest import EncoderInfo
+    from unprompt.index.refresh import refresh
+    from unprompt.index.shards import PICTURE_SCHEMA, PICTURES
+    from unprompt.index.writer import LibraryWriter
+
+    dim = options["dim"]
+    text = np.eye(1, dim, dtype=np.float32)
+    with LibraryWriter(root, EncoderInfo("clustered vectors", f"scale_vectors-{dim}", dim)) as writer:
+        start = 0
+        for block in read_corpus(folder, FILE_ROWS):
+            cells: dict[str, list[Any]] = {name: [None] * len(block) for name in PICTURE_SCHEMA.names}
+            cells["id"] = [f"{row:020x}" for row in range(start, start + len(block))]
+            cells["caption"] = ["a picture"] * len(block)
+            arrays = {"img_emb": block, "text_emb": np.repeat(text, len(block), axis=0)}
+            writer.append_shard(PICTURES, arrays, pa.table(cells, schema=PICTURE_SCHEMA))
+            start += len(block)
+        refresh(writer, index="Flat")
+    return {"rows": start}
+
+
+def rebuild(folder: Path, root: Path, options: dict[str, Any]) -> dict[str, Any]:
+    """What ``unprompt index rebuild LIBRARY --which image --index FACTORY --recall X`` does."""
+    from unprompt.index.goal import IndexGoal
+    from unprompt.index.rebuild import rebuild_library
+
+    started = time.perf_counter()
+    made = rebuild_library(root, options["index"], IndexGoal(options["recall"]), ("image",))["image"]
+    seconds = time.perf_counter() - started
+    return {
+        "factory": made.factory,
+        "parameters": made.parameters,
+        "reason": made.reason,
+        "seconds": seconds,
+        "made_s": made.seconds,
+        "tuned_recall_10": made.figures.recall_10,
+    }
+
+
 def measure(folder: Path, index_file: Path, options: dict[str, Any]) -> dict[str, Any]:
     from unprompt.index.truth import GroundTruth
     from unprompt.index.tune import measure, tune
@@ -121,8 +165,14 @@ def main() -> None:
     import faiss
 
     faiss.omp_set_num_threads(options["threads"])
-    run = {"build-unprompt": build_unprompt, "build-autofaiss": build_autofaiss, "measure": measure}[command]
-    found = run(folder, index_file, options)
+    commands = {
+        "build-unprompt": build_unprompt,
+        "build-autofaiss": build_autofaiss,
+        "write-library": write_library,
+        "rebuild": rebuild,
+        "measure": measure,
+    }
+    found = commands[command](folder, index_file, options)
     used = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({**found, "peak_mb": peak() / 1e6, "cpu_s": used.ru_utime + used.ru_stime}))
 

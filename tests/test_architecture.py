@@ -78,9 +78,18 @@ def test_no_file_grows_past_its_subject(path: Path) -> None:
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 300
 
 
-def test_torch_stays_out_of_the_index() -> None:
-    for path in sorted((ROOT / "index").glob("*.py")):
+def test_torch_stays_out_of_the_index_but_for_its_gpu_part() -> None:
+    files = sorted((ROOT / "index").rglob("*.py"))
+    gpu = [path for path in files if path.is_relative_to(ROOT / "index" / "gpu")]
+    rest = [path for path in files if path not in gpu]
+    for path in rest:
         assert "torch" not in path.read_text(encoding="utf-8"), path
+    assert any("import torch" in path.read_text(encoding="utf-8") for path in gpu)  # else there is no exception
+    names = [".".join(["unprompt", *path.relative_to(ROOT).with_suffix("").parts]) for path in rest]
+    loaded = "[name for name in sys.modules if name.startswith('unprompt.index.gpu')]"
+    code = f"import {', '.join(name.removesuffix('.__init__') for name in names)}; assert not {loaded}, {loaded}"
+    assert "torch" not in modules_after(code)
+    assert "torch" not in modules_after("from unprompt.index.gpu.device import accelerator_for; accelerator_for('cpu')")
 
 
 def modules_after(code: str) -> set[str]:

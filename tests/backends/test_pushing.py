@@ -15,8 +15,9 @@ from unprompt.backends.local import LocalLibrary
 from unprompt.backends.opening import open_backend, open_store
 from unprompt.backends.protocol import Row, Store
 from unprompt.backends.pushing import push, read_facts, rows_to_push
-from unprompt.backends.remote import cache_folder
+from unprompt.backends.remote import PUSHED
 from unprompt.errors import LibraryError, QueryError
+from unprompt.index.files import cache_folder
 from unprompt.index.library import Library
 from unprompt.index.remove import remove_rows
 from unprompt.index.where_parser import parse_where
@@ -224,7 +225,7 @@ def test_the_vocabulary_goes_along_and_is_kept_in_the_cache(tmp_path: Path, base
     backend = open_backend(address)
     assert backend.vocabulary.terms == library.vocabulary.terms
     np.testing.assert_array_equal(backend.vocabulary.matrix, library.vocabulary.matrix)
-    cached = sorted(cache_folder().iterdir())
+    cached = sorted((cache_folder() / PUSHED).iterdir())
     assert len(cached) == 2
     for path in cached:
         path.write_bytes(b"damaged")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from fakes import FakeEncoder
-from unprompt.builders.text_cache import TextCache, default_folder
+from unprompt.builders.text_cache import TextCache
+from unprompt.index.files import cache_folder
 
 
 def cache(folder: Path, dtype: str = "float32") -> TextCache:
@@ -64,6 +65,7 @@ def test_a_damaged_segment_is_left_out(tmp_path: Path, damage, caplog: pytest.Lo
 
 def test_the_folder_can_be_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNPROMPT_CACHE", str(tmp_path))
-    assert default_folder() == tmp_path
+    assert cache_folder() == tmp_path
+    assert TextCache(FakeEncoder(), "float16").folder.parent == tmp_path / "texts"
     monkeypatch.delenv("UNPROMPT_CACHE")
-    assert default_folder().name == "unprompt"
+    assert cache_folder().name == "unprompt"

@@ -68,7 +68,7 @@ def test_a_missing_gpu_is_one_line(library_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_library_is_one_line(tmp_path: Path) -> None:
-    for command in ("tune", "rebuild", "report"):
+    for command in ("tune", "rebuild", "report", "compact"):
         assert "is not a library" in run("index", command, tmp_path, status=1)
 
 
@@ -97,3 +97,17 @@ def test_a_build_reports_what_its_indexes_reach(tmp_path: Path) -> None:
     printed = run(*arguments, "IVF3,SQ8", "--json")
     facts = json.loads(printed[printed.index("{") :])  # a progress bar stands before it
     assert facts["index_reports"]["image"]["factory"] == "IVF3,SQ8"
+
+
+def test_small_shards_are_joined(library_path: Path) -> None:
+    assert run("index", "compact", library_path, "--shard-size", "16") == (
+        f"{library_path}: 3 shards, none of them to be joined\n"
+    )
+    report = run("index", "compact", library_path)
+    assert report.startswith(f"{library_path}: 3 shards are now 1, ")
+    assert report.endswith(" MB; 40 rows were written anew, the indexes are as they were\n")
+    facts = json.loads(run("index", "compact", library_path, "--json"))
+    assert (facts["shards_before"], facts["shards_after"], facts["rows_moved"]) == (1, 1, 0)
+    assert facts["bytes_before"] == facts["bytes_after"]
+    run("verify", library_path)
+    assert "not in the range" in run("index", "compact", library_path, "--shard-size", "0", status=2)

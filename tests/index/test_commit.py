@@ -12,7 +12,10 @@ import pytest
 from fakes import FakeEncoder, colour_picture
 from unprompt.builders.build import build_library
 from unprompt.builders.vocabulary import add_fragments
+from unprompt.index.compact import compact_library
+from unprompt.index.figures import REPORT_FILE
 from unprompt.index.library import Library
+from unprompt.index.manifest import LOCK, MANIFEST, Manifest
 from unprompt.index.rebuild import rebuild_library
 from unprompt.index.remove import remove_rows
 from unprompt.types import Entry, Fragment, Picture
@@ -39,13 +42,18 @@ def rebuild(path: Path, work: Path) -> None:
     rebuild_library(path, "IVF4,SQ8")
 
 
-def state(path: Path) -> tuple[int, int, int, str]:
+def compact(path: Path, work: Path) -> None:
+    compact_library(path, 40)
+
+
+def state(path: Path) -> tuple[int, int, int, str, int]:
     library = Library.open(path)
     assert library.verify() == []
     assert library.image_index is not None
     assert len(library.image_index) == len(library)
     factory = library.manifest.indexes["image"].factory
-    return len(library), library.manifest.counts["prompts"], len(library.vocabulary), factory
+    counts = (len(library), library.manifest.counts["prompts"], len(library.vocabulary))
+    return *counts, factory, len(library.manifest.shards)
 
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, change: Callable[[], None]) -> bool:
@@ -75,7 +83,7 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, change: Callable[[], N
     return False
 
 
-@pytest.mark.parametrize("change", [add, remove, vocabulary, rebuild])
+@pytest.mark.parametrize("change", [add, remove, vocabulary, rebuild, compact])
 def test_killed_at_any_step(
     change: Callable[[Path, Path], None], library_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +107,8 @@ def test_killed_at_any_step(
         else:
             add_fragments(copy, [], FakeEncoder())  # any writer finishes what was left
         assert state(copy) == after
-        assert not [path for path in copy.rglob("*") if path.suffix in (".next", ".tmp")]
+        files = {path.relative_to(copy).as_posix() for path in copy.rglob("*") if path.is_file()}
+        assert files <= {*Manifest.read(copy).files, MANIFEST, LOCK, REPORT_FILE}
     else:
         pytest.fail("the change never ended")
     assert before in outcomes

@@ -5,18 +5,15 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-import os
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import platformdirs
 
 from unprompt.backends.protocol import Store
 from unprompt.backends.pushing import Facts, read_facts
 from unprompt.backends.tables import PICTURES, PROMPTS, row_record
 from unprompt.errors import LibraryError
-from unprompt.index.files import sha256_file, write_durably
+from unprompt.index.files import cache_folder, sha256_file, write_durably
 from unprompt.index.manifest import Manifest
 from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
 from unprompt.index.where import Where
@@ -24,6 +21,9 @@ from unprompt.types import Embeddings, Record
 
 if TYPE_CHECKING:
     from unprompt.index.library import Library
+
+PUSHED = "pushed"
+"""Where in the cache files of pushed libraries lie, each under its sha256."""
 
 
 class PushedLibrary:
@@ -90,7 +90,7 @@ class PushedLibrary:
     def _file(self, name: str) -> Path:
         """A pushed file in the cache, fetched when it is not there or damaged."""
         sha256 = self.manifest.files[name].sha256
-        path = cache_folder() / sha256
+        path = cache_folder() / PUSHED / sha256
         if path.is_file() and sha256_file(path) == sha256:
             return path
         try:
@@ -101,11 +101,6 @@ class PushedLibrary:
             raise LibraryError(f"{self.path} does not hold {name} as it was pushed; push the library again")
         write_durably(path, lambda file: file.write(content))
         return path
-
-
-def cache_folder() -> Path:
-    """Where this machine keeps files of pushed libraries, each under its sha256. Deleting them loses time only."""
-    return Path(os.environ.get("UNPROMPT_CACHE") or platformdirs.user_cache_path("unprompt")) / "pushed"
 
 
 def _same_encoder(ours: Manifest, theirs: Manifest) -> bool:

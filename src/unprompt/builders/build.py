@@ -23,12 +23,11 @@ from unprompt.errors import LibraryError, SourceError
 from unprompt.index.library import SKIPPED_FILE
 from unprompt.index.manifest import MANIFEST, EncoderInfo, FileInfo, IndexInfo, Manifest
 from unprompt.index.refresh import refresh
-from unprompt.index.shards import PICTURES, SERIES
+from unprompt.index.shards import PICTURES, SERIES, SHARD_SIZE
 from unprompt.index.target import IndexOptions
 from unprompt.index.writer import LibraryWriter
 from unprompt.types import Encoder, Entry, Preprocess, Skipped
 
-SHARD_SIZE = 4096
 BATCH_SIZE = 64
 
 Progress = Callable[[int], object]

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import platformdirs
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file, save
 
-from unprompt.index.files import write_durably
+from unprompt.index.files import cache_folder, write_durably
 from unprompt.types import Encoder
 
 logger = logging.getLogger(__name__)
-
-VARIABLE = "UNPROMPT_CACHE"
-"""Environment variable that names the folder; the user's cache folder is taken when it is not set."""
 
 _MAX_SEGMENTS = 16
 _Place = tuple[Path, int]
@@ -37,13 +32,13 @@ class TextCache:
     Args:
         encoder: whose embeddings they are.
         dtype: they are kept in, "float16" or "float32": what the library stores.
-        root: the folder of all caches; by default `default_folder`.
+        root: the folder of all caches; by default `unprompt.index.files.cache_folder`.
     """
 
     def __init__(self, encoder: Encoder, dtype: str, root: Path | None = None) -> None:
         self.dim = encoder.dim
         self.dtype = np.dtype(dtype)
-        self.folder = (root or default_folder()) / "texts" / f"{encoder.fingerprint[:32]}-{dtype}"
+        self.folder = (root or cache_folder()) / "texts" / f"{encoder.fingerprint[:32]}-{dtype}"
 
     def take(self, texts: Sequence[str]) -> tuple[NDArray[np.bool_], NDArray[np.floating[Any]]]:
         """Looks texts up.
@@ -125,11 +120,6 @@ class TextCache:
 
 
 _KEY_BYTES = 16
-
-
-def default_folder() -> Path:
-    """Where embeddings are kept when nothing else is said: `VARIABLE`, or the user's cache folder."""
-    return Path(os.environ.get(VARIABLE) or platformdirs.user_cache_path("unprompt"))
 
 
 def _key(text: str) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unprompt.cli.searching import open_library, search_device_option
 from unprompt.cli.settings import split_names
 
 if TYPE_CHECKING:
@@ -57,6 +58,7 @@ _OPTIONS: list[Callable[..., Any]] = [
                  help="A published protocol, on parts of DiffusionDB: thesis-2023 or nyu-2023. It decides filters, "
                       "texts, split and leaks, and metrics and systems unless they are named."),
     click.option("--device", default="cpu", show_default=True, help="Where the networks run: cpu, cuda, cuda:1 ..."),
+    search_device_option,
 ]  # fmt: skip
 
 
@@ -88,13 +90,13 @@ def evaluate(root: Path, specs: tuple[str, ...], format_: str, out: Path, **opti
     from unprompt.cli.progress import step_bars
     from unprompt.evaluation.report import write_report
     from unprompt.evaluation.tables import to_terminal
-    from unprompt.index.library import Library
     from unprompt.systems.evaluate import evaluate_library
 
     options["format_"] = format_
     preset = _preset(options)
     sources = _open(specs, options.pop("format_"), source_options(preset))
-    plan, library = _plan(options, preset), Library.open(root)
+    library = open_library(root, options.pop("search_device"))
+    plan = _plan(options, preset)
     facts: dict[str, Any] = {"command": ["unprompt", *sys.argv[1:]]}
     facts |= {} if preset is None else {"preset": preset_facts(preset, specs)}
     out.mkdir(parents=True, exist_ok=True)  # raises before hours of work

@@ -1,4 +1,4 @@
-"""``unprompt index``: choose, tune and describe a library's indexes."""
+"""``unprompt index``: choose, tune and describe a library's indexes, and join its shards."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def goal_from(max_memory: str | None, max_latency: str | None, recall: float | N
 
 @click.group()
 def index() -> None:
-    """Tune, rebuild or describe the indexes of a library."""
+    """Tune, rebuild or describe the indexes of a library, or join its shards."""
 
 
 @index.command()
@@ -103,6 +103,34 @@ def report(library: Path, as_json: bool) -> None:
         return
     for name, (info, seen) in found.items():
         click.echo("\n".join(describe_report(name, seen) if seen else describe_index(library, name, info)))
+
+
+@index.command()
+@click.argument("library", type=click.Path(path_type=Path))
+@click.option(
+    "--shard-size", type=click.IntRange(1), default=4096, show_default=True, metavar="N", help="Rows of a full shard."
+)
+@_JSON
+def compact(library: Path, shard_size: int, as_json: bool) -> None:
+    """Join LIBRARY's small shards, of which every add leaves one, into full ones.
+
+    Nothing is encoded, and rows and indexes stay as they are. Imported shards are not mixed with others. What has
+    LIBRARY open must open it again.
+    """
+    from unprompt.index.compact import compact_library
+
+    done = compact_library(library, shard_size)
+    if as_json:
+        click.echo(json.dumps({"library": str(library), **asdict(done)}, ensure_ascii=False))
+        return
+    if done.shards_after == done.shards_before:
+        click.echo(f"{library}: {done.shards_before:,} shards, none of them to be joined")
+        return
+    click.echo(
+        f"{library}: {done.shards_before:,} shards are now {done.shards_after:,}, "
+        f"{done.bytes_before / 1e6:,.1f} MB are {done.bytes_after / 1e6:,.1f} MB; "
+        f"{done.rows_moved:,} rows were written anew, the indexes are as they were"
+    )
 
 
 def measured_indexes(library: Path, names: Collection[str]) -> dict[str, IndexReport]:

@@ -83,7 +83,7 @@ def query(context: click.Context, /, images: tuple[str, ...], k: int, device: st
     extension = check_extension(options["sidecar"]) if options["sidecar"] else None
     if extension and (_combines(options) or options["texts"] or options["embeddings"] or "-" in images):
         raise click.UsageError("--sidecar writes beside pictures, one a picture; query with picture files alone")
-    library = open_searched(options["root"], options["backend"])
+    library = open_searched(options["root"], options["backend"], options["search_device"])
     check_settings(library.vocabulary, settings)  # before the encoder, which takes seconds to load
     alone = bool(images) and not _combines(options)
     engine = Engine(library, device=device, captioners=captioners_of(options["captioners"], settings, alone, device))

@@ -1,4 +1,4 @@
-"""Durable file writing: a reader sees a whole file or none, whatever happens to the writer."""
+"""Where this machine keeps what can be made again, and durable writing: a reader sees a whole file or none."""
 
 from __future__ import annotations
 
@@ -8,8 +8,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+import platformdirs
+
 TEMPORARY = ".tmp"
 """The suffix of a file that is being written; what ends so may be deleted by the next writer."""
+
+CACHE_VARIABLE = "UNPROMPT_CACHE"
+"""Environment variable that names the cache folder."""
+
+
+def cache_folder() -> Path:
+    """What `CACHE_VARIABLE` names, else unprompt's folder in the user's cache. Deleting it loses time only."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("unprompt"))
 
 
 def sha256_file(path: Path) -> str:

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from unprompt.errors import LibraryError
 from unprompt.index.commit import current
 from unprompt.index.files import sha256_file
-from unprompt.index.manifest import Manifest
+from unprompt.index.manifest import Manifest, ShardInfo
 from unprompt.index.reconstruct import RowReader
 from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_table, table_records
 from unprompt.index.vector_index import VectorIndex
@@ -33,11 +35,16 @@ class Library:
 
     Opening checks the manifest and that every file is there and has its size. An index, table or vocabulary is also
     checked against its sha256 when it is first loaded, up to 128 MiB; `verify` checks all of them whatever their size.
+
+    Attributes:
+        path: its folder.
+        manifest: what it is.
+        search_device: where its indexes are searched, see `open`.
     """
 
     def __init__(self, path: Path, manifest: Manifest, search_device: str = "cpu") -> None:
         self.path = path
-        self._search_device = search_device
+        self.search_device = search_device
         self.manifest = manifest
         self._table = lru_cache(maxsize=_CACHED_TABLES)(self._read_table)
 
@@ -129,7 +136,7 @@ class Library:
         holders = np.searchsorted(ends, wanted, side="right")
         found = np.empty((len(wanted), self.dim), dtype=np.float32)
         for at in np.unique(holders):
-            array = read_array(self._file(PICTURES.array_file(PICTURES.text_array, shards[at].number)), self.dim)
+            array = self.shard_array(PICTURES, PICTURES.text_array, shards[at])
             found[holders == at] = array[wanted[holders == at] - (ends[at] - shards[at].rows)]
         return found
 
@@ -144,7 +151,19 @@ class Library:
         """Iterates the stored embeddings of one series, a shard at a time, as (N, dim) float32."""
         for shard in self.manifest.shards:
             if shard.series == series.name:
-                yield as_embeddings(read_array(self._file(series.array_file(array, shard.number)), self.dim))
+                yield as_embeddings(self.shard_array(series, array, shard))
+
+    def shard_array(self, series: Series, array: str, shard: ShardInfo) -> NDArray[np.floating[Any]]:
+        """One stored array of a shard, (rows, dim), mapped into memory.
+
+        Raises:
+            LibraryError: it is missing or damaged, or has been replaced since the library was opened.
+        """
+        path = self._file(series.array_file(array, shard.number))
+        stored = read_array(path, self.dim)
+        if len(stored) != shard.rows:
+            raise LibraryError(f"{path} has {len(stored)} rows, the manifest said {shard.rows}; open the library again")
+        return stored
 
     def verify(self) -> list[str]:
         """Checks every checksum, row count and index against the manifest. Returns one line a fault; none is sound."""
@@ -179,17 +198,22 @@ class Library:
 
     @cached_property
     def _prompt_reader(self) -> RowReader | None:
-        return RowReader.of(self.prompt_index.faiss_index) if self.prompt_index is not None else None
+        index = self._index("text") if self._on_gpu else self.prompt_index  # rows are read from this machine's memory
+        return RowReader.of(index.faiss_index) if index is not None else None
 
     @cached_property
     def _prompts(self) -> pa.Table:
         return read_table(self._checked(PROMPTS_FILE)).combine_chunks()
 
-    def _index(self, name: str) -> VectorIndex | None:
+    @property
+    def _on_gpu(self) -> bool:
+        return self.search_device.startswith("cuda")
+
+    def _index(self, name: str, mapped: bool = True) -> VectorIndex | None:
         info = self.manifest.indexes.get(name)
         if info is None:
             return None
-        mapped = info.rows >= _MAPPED_ROWS and self._search_device == "cpu"
+        mapped = mapped and info.rows >= _MAPPED_ROWS
         index = VectorIndex.read(self._checked(info.file), info.factory, info.parameters, mapped)
         if (len(index), index.dim) != (info.rows, self.dim):
             raise LibraryError(
@@ -199,14 +223,14 @@ class Library:
         return index
 
     def _searched(self, name: str) -> VectorIndex | None:
-        index = self._index(name)
-        if index is None or not self._search_device.startswith("cuda"):
+        index = self._index(name, mapped=not self._on_gpu)
+        if index is None or not self._on_gpu:
             return index
         from unprompt.index.gpu.device import resolve
         from unprompt.index.gpu.search import on_device
 
         size = self.manifest.files[self.manifest.indexes[name].file].bytes
-        return on_device(index, resolve(self._search_device), lambda: self.vectors(name), size)
+        return on_device(index, resolve(self.search_device), lambda: self.vectors(name), size)
 
     def vectors(self, name: str) -> Iterator[Embeddings]:
         """The stored embeddings in the order of the "image" or the "text" index, as (N, dim) float32 blocks."""
@@ -218,7 +242,7 @@ class Library:
         for shard in self.manifest.shards:
             series = SERIES[shard.series]
             captions = self._table(series.table_file(shard.number)).column("caption").to_pylist()
-            stored = as_embeddings(read_array(self._file(series.array_file(series.text_array, shard.number)), self.dim))
+            stored = as_embeddings(self.shard_array(series, series.text_array, shard))
             vectors[[rows[caption] for caption in captions]] = stored
         yield vectors
 

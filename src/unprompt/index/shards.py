@@ -72,6 +72,9 @@ PICTURES = Series("pictures", ("img_emb", "text_emb"), "metadata", PICTURE_SCHEM
 PROMPTS = Series("prompts", ("prompt_emb",), "prompts", PROMPT_SCHEMA)
 SERIES = {series.name: series for series in (PICTURES, PROMPTS)}
 
+SHARD_SIZE = 4096
+"""Rows of a full shard."""
+
 _FINGERPRINT = b"unprompt.encoder.fingerprint"
 _IMPORTED = b"unprompt.embeddings.imported"
 

@@ -23,7 +23,7 @@ from unprompt.index.parameters import (
     parse_parameters,
     search_parameters,
 )
-from unprompt.index.shards import PICTURES, as_embeddings, read_array, read_table
+from unprompt.index.shards import PICTURES, as_embeddings, read_table
 from unprompt.index.vector_index import VectorIndex
 from unprompt.index.where import Where
 from unprompt.index.where_rows import Mask, matching_prompts, matching_rows
@@ -139,7 +139,7 @@ class Selection:
                 continue
             low, high = np.searchsorted(pictures, [start, start + shard.rows])
             if high > low:
-                array = read_array(_file(self._library, PICTURES.array_file(self._array, shard.number)))
+                array = self._library.shard_array(PICTURES, self._array, shard)
                 blocks.append(as_embeddings(array[pictures[low:high] - start]))
             start += shard.rows
         return np.concatenate(blocks)

@@ -135,13 +135,31 @@ class LibraryWriter:
         self._sort()
 
     def replace_shard(
-        self, series: Series, number: int, arrays: Mapping[str, NDArray[np.floating[Any]]], table: pa.Table
+        self,
+        series: Series,
+        number: int,
+        arrays: Mapping[str, NDArray[np.floating[Any]]],
+        table: pa.Table,
+        imported: bool | None = None,
     ) -> None:
-        """Stages new content for a committed shard; it may have no rows, but keeps its number."""
-        at = next(i for i, s in enumerate(self.shards) if (s.series, s.number) == (series.name, number))
-        self._write(series, number, arrays, table, NEXT, self.shards[at].imported)
+        """Stages new content for a committed shard; it may have no rows, but keeps its number.
+
+        `imported` None leaves that as it was.
+        """
+        at = self._position(series, number)
+        imported = self.shards[at].imported if imported is None else imported
+        self._write(series, number, arrays, table, NEXT, imported)
         self._staged.update(series.files(number))
-        self.shards[at] = replace(self.shards[at], rows=table.num_rows)
+        self.shards[at] = replace(self.shards[at], rows=table.num_rows, imported=imported)
+
+    def drop_shard(self, series: Series, number: int) -> None:
+        """Leaves a committed shard out of the next manifest; its files go after the commit.
+
+        Not the last of its series: what comes behind the last one is taken for a build that did not finish.
+        """
+        if number == max(shard.number for shard in self.committed if shard.series == series.name):
+            raise ValueError(f"{series.name} shard {number} is the last one")
+        del self.shards[self._position(series, number)]
 
     def array(self, series: Series, array: str, number: int) -> NDArray[np.floating[Any]]:
         """One stored array, mapped into memory."""
@@ -169,6 +187,7 @@ class LibraryWriter:
         commit(self.root, manifest)
         self._staged.clear()
         self.previous = manifest
+        self._discard_dropped()
         return manifest
 
     def _write(
@@ -193,9 +212,23 @@ class LibraryWriter:
             )
         roll_forward(self.root, self.previous)
         self.shards = self.committed
+        self._discard_dropped()
         for series in SERIES.values():
             self._adopt(series)
         self._sort()
+
+    def _discard_dropped(self) -> None:
+        """Deletes the files of shards that were dropped: numbered below the last one, and not in the manifest."""
+        kept = {(shard.series, shard.number) for shard in self.committed}
+        for series in SERIES.values():
+            last = max((number for name, number in kept if name == series.name), default=-1)
+            for number in series.numbers(self.root):
+                if number < last and (series.name, number) not in kept:
+                    for name in series.files(number):  # the table last, so that a crash leaves what names the others
+                        (self.root / name).unlink(missing_ok=True)
+
+    def _position(self, series: Series, number: int) -> int:
+        return next(i for i, s in enumerate(self.shards) if (s.series, s.number) == (series.name, number))
 
     def _adopt(self, series: Series) -> None:
         """Takes over the shards of a build that did not finish, and clears the arrays of the shard it died in."""

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unprompt.builders.text_cache import default_folder
 from unprompt.encoders import load_encoder
 from unprompt.encoders.registry import check_device
 from unprompt.errors import EvaluationError
@@ -18,6 +17,7 @@ from unprompt.evaluation.results import Results, to_results
 from unprompt.evaluation.run import Evaluation, evaluate
 from unprompt.evaluation.scoring import Judge, Statistics, choose_metrics
 from unprompt.evaluation.systems import Progress, System
+from unprompt.index.files import cache_folder
 from unprompt.index.library import Library
 from unprompt.systems.pictures import PictureEncoder
 from unprompt.systems.registry import make_systems
@@ -85,7 +85,7 @@ def evaluate_library(
         EvaluationError: a name is unknown, nothing is left to evaluate, or a metric cannot be measured.
         EncoderError: an encoder or a captioner's weights cannot be had.
     """
-    cache = cache or default_folder() / "evaluation"
+    cache = cache or cache_folder() / "evaluation"
     metrics, left_out = choose_metrics(plan.metrics, plan.judge is not None, plan.selection.keep != "none")
     check_device(plan.device)
     workshop = Workshop(library, cache, plan.device)

@@ -115,8 +115,9 @@ class Workshop:
 
     @cached_property
     def fingerprint(self) -> str:
-        """What stands for the library, its encoder among it, and the programs that compute."""
-        return content_key(sha256_file(self.library.path / MANIFEST), self.programs)
+        """What stands for the library, its encoder among it, where it is searched, and the programs that compute."""
+        searched = self.library.search_device.partition(":")[0]  # an index on a GPU may find other rows
+        return content_key(sha256_file(self.library.path / MANIFEST), searched, self.programs)
 
     def open(self, item: Item) -> Image.Image:
         """The picture itself.

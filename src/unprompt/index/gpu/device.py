@@ -26,7 +26,7 @@ class Device:
     numbers: tuple[int, ...] = ()
 
 
-def decide(name: str, faiss_gpus: int, torch_gpus: int) -> Device:
+def decide(name: str, faiss_gpus: int, torch_gpus: int, option: str = "--device") -> Device:
     """Chooses the engine for a device by what there is.
 
     Args:
@@ -34,6 +34,7 @@ def decide(name: str, faiss_gpus: int, torch_gpus: int) -> Device:
             knows, mean "cpu".
         faiss_gpus: GPUs that FAISS can use; 0 for a build without GPUs.
         torch_gpus: GPUs that PyTorch can use.
+        option: what the user said `name` with, for the message.
 
     Raises:
         LibraryError: there is no such GPU; the message names what to do.
@@ -45,7 +46,7 @@ def decide(name: str, faiss_gpus: int, torch_gpus: int) -> Device:
     count = faiss_gpus or torch_gpus
     if not count:
         raise LibraryError(
-            f"device {name!r} is not available (FAISS sees 0 GPUs, PyTorch sees 0): use --device cpu, or install "
+            f"device {name!r} is not available (FAISS sees 0 GPUs, PyTorch sees 0): use {option} cpu, or install "
             "'unprompt[gpu]' or a CUDA build of PyTorch on a machine with an NVIDIA GPU"
         )
     wanted = tuple(int(number) for number in match[1].split(",")) if match[1] else tuple(range(count))
@@ -55,9 +56,16 @@ def decide(name: str, faiss_gpus: int, torch_gpus: int) -> Device:
     return Device(engine, wanted if engine == "faiss" else wanted[:1])
 
 
-def resolve(name: str) -> Device:
+def resolve(name: str, option: str = "--device") -> Device:
     """`decide` by what this machine has; looks for GPUs only when one is asked for."""
-    return decide(name, faiss_gpu_count(), _torch_gpu_count()) if name.startswith("cuda") else decide(name, 0, 0)
+    gpus = (faiss_gpu_count(), _torch_gpu_count()) if name.startswith("cuda") else (0, 0)
+    return decide(name, *gpus, option)
+
+
+def check_search_device(name: str) -> None:
+    """Raises LibraryError where no index can be searched: neither "cpu" nor a GPU, or a GPU that is not there."""
+    if name != "cpu" and resolve(name, "--search-device").engine == "cpu":
+        raise LibraryError(f"search device {name!r} is unknown: use --search-device cpu, cuda or cuda:1")
 
 
 def faiss_gpu_count() -> int:
