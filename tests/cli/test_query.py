@@ -148,6 +148,14 @@ def test_kinds(run: Callable[..., Result], pictures: Path) -> None:
     assert answers(run("--json", path, "--kinds", ""))[0]["fragments"] == {}
 
 
+def test_a_condition_that_no_picture_meets_is_warned_of_once(run: Callable[..., Result], pictures: Path) -> None:
+    found = run("--json", pictures, "--where", "steps > 9000")
+    assert found.exit_code == 0
+    assert found.stderr.count("no picture meets --where 'steps > 9000'") == 1
+    assert all(not answer["neighbours"] for answer in answers(found))
+    assert "--where" not in run("--json", pictures, "--where", "steps is null").stderr
+
+
 def test_split_names() -> None:
     assert split_names(None) is None
     assert split_names("") == ()

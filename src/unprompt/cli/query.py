@@ -94,7 +94,8 @@ def query(context: click.Context, /, images: tuple[str, ...], k: int, device: st
     pictures = query_images(images, engine.encoder.preprocess, wanted, keep=bool(engine.captioners))
     less = query_images(options["less"], engine.encoder.preprocess)
     batches = _combined(engine, pictures, less, options) if _combines(options) else _batches(engine, pictures, options)
-    answers = (result for batch in batches for result in engine.search(batch, k, settings))
+    found = (result for batch in batches for result in engine.search(batch, k, settings))
+    answers = _warned_when_empty(found, options["where"]) if options["where"] else found
     if extension:
         _write_sidecars(answers, pictures, extension)
     else:
@@ -146,6 +147,14 @@ def _print(answers: Iterable[QueryResult], format_: str) -> None:
         click.echo(CSV_HEADER)
     for result in answers:
         click.echo(FORMATS[format_](result))
+
+
+def _warned_when_empty(answers: Iterable[QueryResult], where: str) -> Iterable[QueryResult]:
+    """The same answers, after a warning where the condition left the first of them without evidence."""
+    for number, result in enumerate(answers):
+        if number == 0 and not (result.neighbours or result.prompts):
+            click.echo(f"warning: no picture meets --where {where!r}; a missing value meets no condition", err=True)
+        yield result
 
 
 def _write_sidecars(answers: Iterable[QueryResult], pictures: OpenedPictures[QueryImage], extension: str) -> None:
