@@ -181,7 +181,11 @@ class Vocabulary:
 
     def fragment(self, row: int) -> Fragment:
         """The fragment that the term in `row` renders."""
-        return self._fragments[int(self.fragment_rows[row])]
+        return self._fragment_of_term[row]
+
+    @cached_property
+    def _fragment_of_term(self) -> list[Fragment]:
+        return [self._fragments[number] for number in self.fragment_rows.tolist()]
 
     def stored(self) -> list[Stored]:
         """Every fragment in stored order, deleted ones as well."""
