@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
+
 from compose_tasks import (
     DIM,
     TARGETS,
@@ -11,7 +12,6 @@ from compose_tasks import (
     compose,
     cosine,
 )
-
 from unprompt.index.vocabulary import Vocabulary
 from unprompt.search.modes.default import KIND_LIMITS, MAX_FRAGMENTS, MIN_GAIN, OPTIONS
 from unprompt.search.ranker import FragmentRanker
