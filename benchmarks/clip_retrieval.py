@@ -18,12 +18,13 @@ and cores. Two inputs are compared:
 - ``files``: a folder of pictures; only pictures are embedded. clip_inference 2.45.0 cannot read texts beside pictures
   there: it looks up ``a.txt`` among the pictures and stops with a KeyError. Ours cannot do without prompts, so every
   picture has the same, which is encoded once.
-- ``webdataset``: tars of pictures with their own prompts; both towers run.
+- ``webdataset``: tars of pictures with their own prompts; both towers run. Theirs computes all 77 positions of every
+  text, ours those that a batch's longest text needs.
 
 What is timed is everything but loading and warming the model: reading, decoding, embedding, writing .npy and parquet;
 on our side indexes and checksums as well. Loading is printed apart. CPU seconds are of all processes of a side. Both
-sides' embeddings are compared picture by picture, also with the mean of all pictures taken away, for under random
-weights any two pictures are alike.
+sides' embeddings, of texts too, are compared picture by picture, also with the mean of all pictures taken away, for
+under random weights any two pictures are alike.
 """
 
 from __future__ import annotations
@@ -149,7 +150,10 @@ def compare(pythons: dict[str, str], folder: Path, options: Figures, rounds: int
         for side in SIDES if turn % 2 == 0 else SIDES[::-1]:
             runs[side].append(run(pythons[side], side, {**options, "output": str(outputs[side])}, threads))
             click.echo(f"{options['format']} round {turn + 1}, {side}: {json.dumps(runs[side][-1])}", err=True)
-        found.append(agreement(outputs["ours"], outputs["theirs"]))
+        found.append(agreement(outputs["ours"], outputs["theirs"], "img"))
+        if options["format"] == "webdataset":
+            texts = agreement(outputs["ours"], outputs["theirs"], "text")
+            found[-1] |= {f"text_{name}": cosine for name, cosine in texts.items()}
     return {**runs, "agreement": found}
 
 
@@ -185,13 +189,18 @@ def children_cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def agreement(ours: Path, theirs: Path) -> Figures:
-    """The least cosine of a picture's two embeddings, as they are and with the mean taken away; and if any is missing.
+def agreement(ours: Path, theirs: Path, kind: str) -> Figures:
+    """The least cosine of a picture's, or its text's, two embeddings, as they are and with the mean taken away.
+
+    Args:
+        ours: what one side wrote.
+        theirs: what the other did.
+        kind: "img" or "text".
 
     Raises:
         ClickException: the sides did not embed the same pictures.
     """
-    mine, other = read_embeddings(ours), read_embeddings(theirs)
+    mine, other = read_embeddings(ours, kind), read_embeddings(theirs, kind)
     if mine.keys() != other.keys():
         raise click.ClickException(f"{len(mine)} pictures here and {len(other)} there are not the same")
     left = np.stack([mine[key] for key in sorted(mine)])
@@ -212,13 +221,13 @@ def cosines(left: NDArray[np.float64], right: NDArray[np.float64]) -> NDArray[np
     return found
 
 
-def read_embeddings(folder: Path) -> dict[str, NDArray[np.float64]]:
+def read_embeddings(folder: Path, kind: str) -> dict[str, NDArray[np.float64]]:
     """Embeddings by the stem of the picture's file or member, from the layout that both sides write."""
     import pyarrow.parquet as pq
 
     found = {}
-    for file in sorted(folder.glob("img_emb/*.npy")):
-        table = folder / "metadata" / file.name.replace("img_emb", "metadata").replace(".npy", ".parquet")
+    for file in sorted(folder.glob(f"{kind}_emb/*.npy")):
+        table = folder / "metadata" / file.name.replace(f"{kind}_emb", "metadata").replace(".npy", ".parquet")
         paths = pq.read_table(table, columns=["image_path"]).column(0).to_pylist()
         for path, row in zip(paths, np.load(file, allow_pickle=False), strict=True):
             found[Path(path.rpartition("!")[2]).stem] = row.astype(np.float64)
@@ -235,7 +244,10 @@ def show(figures: Figures) -> str:
 
     rates = [f"{median(count / run['seconds'] for run in side):.1f}" for side in (theirs, ours)]
     cpu = [f"{1000 * median(run['cpu'] for run in side) / count:.0f} ms" for side in (theirs, ours)]
-    agreed = [min(turn[key] for turn in figures["agreement"]) for key in ("least", "least_centred")]
+    agreed = [
+        min(cosine for turn in figures["agreement"] for key, cosine in turn.items() if key in (name, f"text_{name}"))
+        for name in ("least", "least_centred")
+    ]
     cells = [figures["format"], f"{count:,}", *rates, ratio("seconds"), *cpu, ratio("cpu"), ratio("command_seconds")]
     return "| " + " | ".join([*cells, *(f"{value:.5f}" for value in agreed)]) + " |"
 

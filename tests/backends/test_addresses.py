@@ -82,7 +82,7 @@ def test_a_file_in_no_folder_is_one_line() -> None:
 
 def test_milvus_lite_is_an_extra_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("pymilvus", reason="the extra milvus is not installed")
-    monkeypatch.setattr("unprompt.backends.milvus.find_spec", lambda name: None)
+    monkeypatch.setattr("unprompt.backends.milvus_writing.find_spec", lambda name: None)
     with pytest.raises(LibraryError, match=r"pip install 'unprompt\[milvus-lite\]'"):
         open_backend(f"milvus:{tmp_path / 'x.db'}")
 

@@ -18,6 +18,7 @@ from unprompt.captioners.texts import LazyTexts
 from unprompt.captioners.train import train_captioner
 from unprompt.captioners.training.pictures import Pictures, embed_pictures
 from unprompt.cli import main
+from unprompt.index.library import Library
 from unprompt.types import Captioner, Embeddings, Entry
 
 
@@ -109,6 +110,9 @@ def test_mistakes_are_one_line(trained: Path, picture: Path, tmp_path: Path) -> 
         (("--captioner", tmp_path), "config.json: give a folder that `unprompt train` wrote"),
         (("--captioner", trained, "--library", tmp_path), "manifest"),
         (("--captioner", trained, "--device", "tpu"), "unknown device 'tpu'"),
+        (("--captioner", trained, "--library", tmp_path, "--search-device", "mps"), "search device 'mps' is unknown"),
+        (("--captioner", trained, "--library", tmp_path, "--where", "steps >> 3"), "at column 8"),
+        (("--captioner", trained, "--backend", "redis://x"), "is no backend"),
     ):
         result = run(picture, *arguments, code=1)
         (line,) = result.stderr.splitlines()
@@ -132,3 +136,47 @@ def test_the_default_captioner_writes(monkeypatch: pytest.MonkeyPatch, trained: 
     monkeypatch.setattr("unprompt.captioners.registry.load_captioner", load)
     run(picture)
     assert asked == [DEFAULT]
+
+
+def test_neighbours_are_found_on_a_device_and_under_a_condition(
+    trained: Path, picture: Path, library_path: Path, told: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    searched: list[str] = []
+    open_anywhere = Library.open.__func__  # type: ignore[attr-defined]
+
+    def open_library(cls: type[Library], path: Path, search_device: str = "cpu") -> Library:
+        searched.append(search_device)
+        library: Library = open_anywhere(cls, path)
+        return library
+
+    monkeypatch.setattr("unprompt.index.gpu.device._torch_gpu_count", lambda: 2)
+    monkeypatch.setattr("unprompt.index.gpu.device.faiss_gpu_count", lambda: 0)
+    monkeypatch.setattr(Library, "open", classmethod(open_library))
+    arguments = (picture, "--captioner", trained, "--library", library_path)
+    run(*arguments, "--search-device", "cuda:1", "--where", "width >= 1")
+    assert searched == ["cuda:1"]
+    assert len(told) == 2
+    told.clear()
+    assert "warning: no picture meets --where 'width > 9999'" in run(*arguments, "--where", "width > 9999").stderr
+    assert told == []
+
+
+def test_neighbours_of_a_pushed_library_are_told(
+    trained: Path, picture: Path, library_path: Path, tmp_path: Path, told: list[str]
+) -> None:
+    pytest.importorskip("milvus_lite", reason="Milvus Lite has no build for this platform")
+    address = f"milvus:{tmp_path / 'pushed.db'}"
+    pushed = CliRunner().invoke(main, ["push", str(library_path), "--to", address, "--index", "flat"])
+    assert pushed.exit_code == 0, pushed.output
+    here = run(picture, "--captioner", trained, "--library", library_path).stdout
+    prompts = [*told]
+    told.clear()
+    there = run(picture, "--captioner", trained, "--backend", address)
+    assert there.stdout == here
+    assert "does worse alone" not in there.stderr
+    assert told == prompts != []
+
+
+@pytest.mark.parametrize("options", [("--where", "steps = 3"), ("--search-device", "cuda")])
+def test_options_of_neighbours_want_a_library(trained: Path, picture: Path, options: tuple[str, str]) -> None:
+    assert "give a --library to find them in" in run(picture, "--captioner", trained, *options, code=2).stderr

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from unprompt.index.manifest import Manifest
 from unprompt.index.vocabulary import Vocabulary
@@ -51,9 +54,11 @@ class Store(Protocol):
     """
 
     shown: str
+    stages_whole: ClassVar[bool]
+    """Whether a table that changes is staged whole; where not, what it lacks is."""
 
     def prepare(self, dim: int, index: str, rows: Mapping[str, int]) -> None:
-        """Creates the tables that are missing, for embeddings of `dim` dimensions and about so many rows of each.
+        """Creates those tables that are missing, for embeddings of `dim` dimensions and about so many rows of each.
 
         Raises:
             LibraryError: they exist for another dimension.
@@ -72,8 +77,24 @@ class Store(Protocol):
         """Deletes all rows of other blocks."""
         ...
 
-    def finish(self, table: str, index: str) -> None:
-        """Makes what was written durable and its embeddings searchable by `index`: "flat", "hnsw" or "ivf"."""
+    def staging(self) -> Store:
+        """The place beside the library that is served: "pictures" and "prompts" written there are found by no search.
+
+        What an interrupted push left there is still there. It shares this store's connection, and is not closed.
+        """
+        ...
+
+    def publish(
+        self, index: str, facts: Mapping[str, Any], blocks: Mapping[str, Collection[str]], staged: Collection[str]
+    ) -> None:
+        """Makes what was written what is served, at once: a search finds the library before or after, never between.
+
+        Args:
+            index: what embeddings are searched by: "flat", "hnsw" or "ivf".
+            facts: as JSON what `FACTS` holds then; a store may add what it needs itself.
+            blocks: of each table those that it has then; rows of others are deleted.
+            staged: the tables of which something was staged.
+        """
         ...
 
     def read_file(self, block: str) -> list[str]:
@@ -84,6 +105,10 @@ class Store(Protocol):
         self, table: str, queries: Embeddings, k: int, where: Where | None, index: str
     ) -> list[list[tuple[Row, float]]]:
         """The k best rows of "pictures" or "prompts" for each query, with their columns but the embedding."""
+        ...
+
+    def vectors(self, table: str, ids: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """The embeddings, (D,), of those rows of "pictures" or "prompts" with these ids that there are, by id."""
         ...
 
     def drop(self) -> None:

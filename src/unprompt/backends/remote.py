@@ -5,13 +5,17 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+from collections.abc import Collection
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from unprompt.backends.protocol import Store
 from unprompt.backends.pushing import Facts, read_facts
-from unprompt.backends.tables import PICTURES, PROMPTS, row_record
+from unprompt.backends.tables import PICTURES, PROMPTS, prompt_id, row_record
 from unprompt.errors import LibraryError
 from unprompt.index.files import cache_folder, sha256_file, write_durably
 from unprompt.index.manifest import Manifest
@@ -79,6 +83,12 @@ class PushedLibrary:
         found = self._store.search(PROMPTS, self._checked(queries), k, where, self._facts.index)
         return [[(row["prompt"], score) for row, score in hits] for hits in found]
 
+    def prompt_vectors(self, prompts: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """The stored embeddings, (D,) of norm 1, of those of the prompts that the library has."""
+        by_id = {prompt_id(prompt): prompt for prompt in prompts}
+        found = self._store.vectors(PROMPTS, by_id) if by_id else {}
+        return {by_id[key]: vector for key, vector in found.items()}
+
     def close(self) -> None:
         self._store.close()
 
@@ -98,6 +108,9 @@ class PushedLibrary:
         except (ValueError, binascii.Error):
             content = b""
         if hashlib.sha256(content).hexdigest() != sha256:
+            facts = read_facts(self._store)
+            if facts is not None and facts.manifest.files.get(name) != self.manifest.files[name]:
+                raise LibraryError(f"{self.path} was pushed again since it was opened; open it again")
             raise LibraryError(f"{self.path} does not hold {name} as it was pushed; push the library again")
         write_durably(path, lambda file: file.write(content))
         return path

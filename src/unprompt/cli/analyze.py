@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from unprompt.cli.csv_text import csv_text
 from unprompt.cli.settings import ranking_options, settings_of
 
 if TYPE_CHECKING:
@@ -74,14 +73,12 @@ def _json(analysis: Analysis) -> str:
 def _csv(analysis: Analysis) -> str:
     from unprompt.search.results import number
 
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    for kind, found in analysis.fragments.items():
-        for rank, each in enumerate(found, start=1):
-            percentile = "" if each.percentile is None else number(each.percentile)
-            row = [analysis.image, kind, rank, each.text, number(each.score), percentile, each.fragment.source]
-            writer.writerow(row)
-    return text.getvalue()
+    return csv_text(
+        (analysis.image, kind, rank, each.text, number(each.score), percentile, each.fragment.source)
+        for kind, found in analysis.fragments.items()
+        for rank, each in enumerate(found, start=1)
+        for percentile in ["" if each.percentile is None else number(each.percentile)]
+    )
 
 
 def _text(analysis: Analysis) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping
 
+from unprompt.cli.csv_text import csv_text
 from unprompt.cli.query_output import format_result, printable
 from unprompt.search.results import QueryResult
 
@@ -25,11 +24,9 @@ def to_txt(result: QueryResult) -> str:
 
 def to_csv(result: QueryResult) -> str:
     """One row under `CSV_HEADER`."""
-    text = io.StringIO()
     negative = result.negative.prompt if result.negative else ""
     row = [result.image, printable(result.final.prompt), f"{result.final.score:.6f}", printable(negative)]
-    csv.writer(text, lineterminator="").writerow(row)
-    return text.getvalue()
+    return csv_text([row]).removesuffix("\n")
 
 
 def to_a1111(result: QueryResult) -> str:

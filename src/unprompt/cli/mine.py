@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -11,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from unprompt.cli.csv_text import csv_text
 
 if TYPE_CHECKING:
     from unprompt.builders.mine import Proposal
@@ -97,10 +97,9 @@ def _file_prompts(files: Sequence[Path]) -> Iterator[tuple[str, int]]:
 def _write_csv(path: Path, found: Sequence[Proposal], source: str) -> None:
     from unprompt.index.files import write_durably
 
-    text = io.StringIO()
     rows = [[proposal.text, proposal.kind, source, proposal.count] for proposal in found]
-    csv.writer(text, lineterminator="\n").writerows([["text", "kind", "source", "count"], *rows])
-    write_durably(path, lambda file: file.write(text.getvalue().encode()))
+    text = csv_text([["text", "kind", "source", "count"], *rows])
+    write_durably(path, lambda file: file.write(text.encode()))
 
 
 def _print_table(found: Sequence[Proposal]) -> None:

@@ -27,9 +27,9 @@ import click
 def push(library: Path, address: str, index: str, replace: bool) -> None:
     """Push the library in folder LIBRARY to Milvus, or to PostgreSQL with pgvector.
 
-    Pictures, prompts and the vocabulary go there, so that `unprompt query --backend URL` needs no folder. What is there
-    already is left alone: a push that was interrupted goes on where it stopped, and one after a change of the library
-    writes and deletes what has changed.
+    Pictures, prompts and the vocabulary go there, so that `unprompt query --backend URL` needs no folder. A push that
+    was interrupted goes on where it stopped, and one that is repeated writes nothing. After a change of the library the
+    old one is served until the new one takes its place, all at once in the end.
 
     Passwords are best left to PGPASSWORD or a .pgpass file.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from unprompt.cli.captioners import captioner_option, captioners_of
-from unprompt.cli.searching import open_searched, parse_condition, searching_options
+from unprompt.cli.searching import open_searched, parse_condition, searching_options, warn_that_none_meets
 from unprompt.cli.settings import composing_options, ranking_options, settings_of
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def _warned_when_empty(answers: Iterable[QueryResult], where: str) -> Iterable[Q
     """The same answers, after a warning where the condition left the first of them without evidence."""
     for number, result in enumerate(answers):
         if number == 0 and not (result.neighbours or result.prompts):
-            click.echo(f"warning: no picture meets --where {where!r}; a missing value meets no condition", err=True)
+            warn_that_none_meets(where)
         yield result
 
 

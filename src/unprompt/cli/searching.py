@@ -77,6 +77,11 @@ def open_searched(root: Path | None, backend: str | None, search_device: str = "
     return open_backend(backend, None if root is None else Library.open(root))
 
 
+def warn_that_none_meets(where: str) -> None:
+    """Says on standard error that a condition left no picture to search among."""
+    click.echo(f"warning: no picture meets --where {where!r}; a missing value meets no condition", err=True)
+
+
 def parse_condition(text: str | None) -> Where | None:
     """The condition that was given, None when none was.
 

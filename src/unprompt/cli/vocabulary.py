@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
+
+from unprompt.cli.csv_text import csv_text
 
 if TYPE_CHECKING:
     from unprompt.types import Fragment
@@ -151,7 +151,7 @@ def export(file: Path, library: Path, kind: str | None, namespace: str | None) -
     from unprompt.index.files import write_durably
 
     fragments = _select(library, kind, namespace)
-    lines = _csv_lines([_COLUMNS, *([getattr(fragment, name) or "" for name in _COLUMNS] for fragment in fragments)])
+    lines = csv_text([_COLUMNS, *([getattr(fragment, name) or "" for name in _COLUMNS] for fragment in fragments)])
     if str(file) == "-":
         sys.stdout.write(lines)
         return
@@ -176,9 +176,3 @@ def _selection(texts: Sequence[str], kind: str | None, namespace: str | None) ->
     if not texts and not kind and not namespace:
         raise click.UsageError("name a TEXT, a --kind or a --namespace")
     return set(texts), {kind} if kind else set(), {namespace} if namespace else set()
-
-
-def _csv_lines(rows: Sequence[Sequence[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()

@@ -75,14 +75,19 @@ def load(name: str, device: str = "cpu") -> JointEncoder:
     tokenizer = _tokenizer(open_clip, source)
     model = _model(open_clip, source)
     from unprompt.encoders.joint import JointEncoder, Towers
+    from unprompt.encoders.open_clip_text import TextTower
+
+    tower = TextTower(model)
 
     def tokenize(texts: Sequence[str]) -> dict[str, Tensor]:
         return {"text": tokenizer(list(texts))}
 
-    preprocess = preprocessing(open_clip.get_model_preprocess_cfg(model))
     towers = Towers(
-        images=model.encode_image, texts=lambda tokens: model.encode_text(tokens["text"]), tokenize=tokenize
+        images=model.encode_image,
+        texts=lambda tokens: tower.encode(tokens["text"]),
+        tokenize=lambda texts: {"text": tower.cut(tokenizer(list(texts)))},
     )
+    preprocess = preprocessing(open_clip.get_model_preprocess_cfg(model))
     return JointEncoder(
         name=f"open_clip:{source.name}",
         dim=int(source.config["embed_dim"]),

@@ -1,4 +1,4 @@
-"""Members of zip and tar archives by name, without unpacking the archive."""
+"""Members of zip and tar archives by name, without unpacking the archive; pictures in tables by their row."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Protocol
+
+from unprompt.pictures.rows import PREFIX, RowArchive, has_rows, split_of_saved
 
 COMPRESSED_TARS = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
 """Endings of archives in which no member can be reached without unpacking all those before it."""
@@ -33,12 +35,14 @@ def is_tar(path: str | Path) -> bool:
 
 
 def open_archive(path: str) -> Archive:
-    """Opens a zip or tar archive; the last few stay open, each process its own.
+    """Opens a zip or tar archive, or a table of pictures; the last few stay open, each process its own.
 
     Raises:
         OSError: it cannot be read (a `tarfile.ReadError` is one).
         zipfile.BadZipFile: it is no archive.
     """
+    if path.startswith(PREFIX) or split_of_saved(path) is not None:
+        return _open_archive(path, 0, 0, os.getpid())
     status = Path(path).stat()
     # The process is part of the key: a handle inherited by fork shares its file position with the parent.
     return _open_archive(path, status.st_mtime_ns, status.st_size, os.getpid())
@@ -46,6 +50,8 @@ def open_archive(path: str) -> Archive:
 
 @functools.lru_cache(maxsize=4)
 def _open_archive(path: str, mtime_ns: int, size: int, process: int) -> Archive:
+    if has_rows(path):
+        return RowArchive(path)
     return TarArchive(path) if is_tar(path) else ZipArchive(path)
 
 

@@ -19,6 +19,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from unprompt.errors import UnpromptError
 from unprompt.pictures.archives import open_archive
+from unprompt.pictures.rows import row_picture
 from unprompt.types import Picture
 
 PICTURE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"})
@@ -80,6 +81,8 @@ def open_stream(picture: Picture) -> Iterator[IO[bytes]]:
         PictureError: as `read_bytes`; errors inside the ``with`` block are turned into "unreadable" as well.
     """
     try:
+        if picture.member is None and not Path(picture.path).exists():
+            picture = row_picture(picture) or picture
         if picture.member is None:
             with Path(picture.path).open("rb") as stream:
                 yield stream
@@ -87,7 +90,8 @@ def open_stream(picture: Picture) -> Iterator[IO[bytes]]:
             with _open_member(picture) as stream:
                 yield stream
     except FileNotFoundError as error:
-        raise PictureError(MISSING, "no such file", picture.uri) from error
+        detail = "no such file" if error.strerror else str(error)
+        raise PictureError(MISSING, detail, picture.uri) from error
     except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise PictureError(UNREADABLE, _describe(error), picture.uri) from error
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,12 @@ from fakes import PALETTE, FakeEncoder, colour_picture
 from unprompt.builders.build import build_library
 from unprompt.builders.entries import InlineEntry
 from unprompt.builders.sources import SourceOptions, open_source
+from unprompt.captioners.data.library import parse_uri
 from unprompt.errors import SourceError
 from unprompt.index.library import Library
-from unprompt.types import Entry, Skipped
+from unprompt.pictures.archives import _open_archive
+from unprompt.pictures.opening import PictureError, read_bytes
+from unprompt.types import Entry, Picture, Skipped
 
 
 def pictures(tmp_path: Path, count: int = 8) -> list[bytes]:
@@ -140,6 +145,99 @@ def test_a_saved_data_set_that_is_damaged(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="not a readable data set") as caught:
         list(open_source(str(tmp_path / "saved")))
     assert "\n" not in str(caught.value)
+
+
+def reopened(place: str) -> bytes:
+    """What a record's picture is opened as: by the parsed uri, or by a path that is the whole uri."""
+    assert read_bytes(parse_uri(place)) == read_bytes(Picture(*place.rpartition("!")[::2]))
+    return read_bytes(parse_uri(place))
+
+
+def places(source: Iterable[Entry | Skipped]) -> dict[str, bytes]:
+    return {item.picture.uri: item.data for item in source if isinstance(item, InlineEntry) and item.picture}
+
+
+def check_reopened(found: dict[str, bytes], total: int) -> None:
+    assert len(found) == total
+    for order in (1, -1):
+        for place, data in list(found.items())[::order]:
+            assert reopened(place) == data
+
+
+def test_rows_of_parquet_are_opened_again(tmp_path: Path) -> None:
+    made = pictures(tmp_path)
+    rows = {"jpg": [data + bytes([i]) for i, data in enumerate(made * 20)], "prompt": ["a"] * 160}
+    pq.write_table(pa.table(rows), tmp_path / "a.parquet", row_group_size=70)
+    check_reopened(places(open_source(str(tmp_path / "a.parquet"))), 160)
+    for row in (0, 159, 3, 71, 70, 69, 140):
+        assert reopened(f"{tmp_path / 'a.parquet'}!{row}") == rows["jpg"][row]
+    for row, says in (("160", "no such member"), ("-1", "no such member"), ("word/3", "no such member")):
+        with pytest.raises(PictureError, match=says):
+            read_bytes(Picture(str(tmp_path / "a.parquet"), row))
+    with pytest.raises(PictureError, match=r"gone\.parquet!3: missing \(no such file\)"):
+        read_bytes(parse_uri(f"{tmp_path / 'gone.parquet'}!3"))
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 no more")
+    with pytest.raises(PictureError, match=r"bad\.parquet!3: unreadable") as caught:
+        read_bytes(parse_uri(f"{tmp_path / 'bad.parquet'}!3"))
+    assert "\n" not in str(caught.value)
+
+
+def test_rows_of_tables_with_two_columns_of_pictures_name_theirs(tmp_path: Path) -> None:
+    made = pictures(tmp_path)
+    depth = [{"bytes": data, "path": None} for data in made[::-1]]
+    pq.write_table(struct_table(tmp_path, depth=depth), tmp_path / "a.parquet")
+    found = places(open_source(str(tmp_path / "a.parquet"), options=SourceOptions(image_column="depth")))
+    assert list(found)[2] == f"{tmp_path / 'a.parquet'}!depth/2"
+    assert list(found.values()) == made[::-1]
+    check_reopened(found, 8)
+    with pytest.raises(PictureError, match="columns of pictures are image and depth, and 2 does not say which"):
+        read_bytes(Picture(str(tmp_path / "a.parquet"), "2"))
+
+
+def test_rows_of_saved_data_sets_are_opened_again(tmp_path: Path) -> None:
+    datasets, saved = hugging_face(tmp_path)
+    saved.save_to_disk(str(tmp_path / "one"))
+    both = datasets.DatasetDict({"train": saved.select(range(5)), "test": saved.select(range(5, 8))})
+    both.save_to_disk(str(tmp_path / "both"))
+    check_reopened(places(open_source(str(tmp_path / "one"))), 8)
+    check_reopened(places(open_source(str(tmp_path / "both"))), 8)
+    build_library([open_source(str(tmp_path / "both"))], tmp_path / "l", FakeEncoder(), workers=0)
+    record = Library.open(tmp_path / "l").records([6])[0]
+    assert record.image is not None
+    assert hashlib.sha256(reopened(record.image)).hexdigest() == record.metadata["sha256"]
+    for place, says in (("both:train!5", "no such member"), ("both:valid!0", "cannot be opened .*restore the folder")):
+        with pytest.raises(PictureError, match=says) as caught:
+            read_bytes(parse_uri(str(tmp_path / place)))
+        assert "\n" not in str(caught.value)
+
+
+def test_rows_of_data_sets_by_name_are_opened_again_while_they_are_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets, saved = hugging_face(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "named").mkdir()
+    saved.select(range(5)).to_parquet(str(tmp_path / "named/train.parquet"))
+    saved.select(range(5, 8)).to_parquet(str(tmp_path / "named/test.parquet"))
+    found = places(open_source(f"datasets:{tmp_path / 'named'}"))
+    assert list(found)[6] == f"datasets:{tmp_path / 'named'}:test!1"
+    check_reopened(found, 8)
+    check_reopened(places(open_source(f"datasets:{tmp_path / 'named'}:train[1:3]")), 2)
+    _open_archive.cache_clear()
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(PictureError, match=r"named:test!1: missing \(the data set cannot be opened") as caught:
+        read_bytes(parse_uri(f"datasets:{tmp_path / 'named'}:test!1"))
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").glob("**/*.arrow"))  # it was not prepared behind the user's back
+
+
+def test_reopening_without_the_extra_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    _open_archive.cache_clear()
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(PictureError, match=r"datasets:someone/x:train!3: missing .*unprompt\[datasets\]"):
+        read_bytes(parse_uri("datasets:someone/x:train!3"))
 
 
 def test_a_data_set_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,15 +13,11 @@ from unprompt.builders.sources.options import SourceOptions
 from unprompt.builders.sources.tables import IMAGE_COLUMNS, PROMPT_COLUMNS, find_column
 from unprompt.errors import SourceError
 from unprompt.pictures.opening import MISSING
+from unprompt.pictures.rows import PREFIX, feature_columns, is_saved, member_of, picture_columns, undecoded
 from unprompt.types import Entry, Picture, Skipped, Source
-
-PREFIX = "datasets:"
 
 _BATCH = 64
 """Rows read at a time: they hold whole pictures."""
-
-_SAVED = ("dataset_dict.json", "state.json")
-"""What ``save_to_disk`` writes, of several splits or of one."""
 
 
 def open_datasets(spec: str, options: SourceOptions) -> Source:
@@ -62,12 +58,13 @@ class RowSource:
         if prompt is None:
             raise SourceError(f"{where}: no prompt column; it has {have}; name one with --prompt-column")
         self.image, self.prompt = image, prompt
+        self._pictures = pictures
 
     def entries(self, values: Mapping[str, Any], where: str, row: int) -> Iterator[Entry | Skipped]:
         """The entries of a row, one for each prompt it has; `row` counts from 0."""
         value = values[self.image]
         cell = {"bytes": value} if isinstance(value, bytes) else value
-        picture, data = Picture(where, str(row)), None
+        picture, data = Picture(where, member_of(self.image, self._pictures, row)), None
         if isinstance(cell, dict):
             data, path = cell.get("bytes"), cell.get("path")
             if not data and path:
@@ -126,16 +123,10 @@ class DatasetSource(RowSource):
     """A data set that the ``datasets`` library has opened: its splits in their order, or one."""
 
     def __init__(self, spec: str, splits: Mapping[str, Any], options: SourceOptions) -> None:
-        datasets = _library()
         first = next(iter(splits.values()))
-        pictures = [name for name, kind in first.features.items() if _holds_pictures(kind)]
-        super().__init__(spec, pictures, list(first.features), options)
-        self._splits = {}
-        for name, split in splits.items():
-            for column, kind in split.features.items():
-                if isinstance(kind, datasets.Image):
-                    split = split.cast_column(column, datasets.Image(decode=False))
-            self._splits[f"{spec}:{name}" if len(splits) > 1 else spec] = split.with_format(None)
+        super().__init__(spec, feature_columns(first.features), list(first.features), options)
+        several = len(splits) > 1
+        self._splits = {f"{spec}:{name}" if several else spec: undecoded(split) for name, split in splits.items()}
 
     def __len__(self) -> int:
         return sum(map(len, self._splits.values()))
@@ -144,11 +135,6 @@ class DatasetSource(RowSource):
         for where, split in self._splits.items():
             for row, values in enumerate(split):
                 yield from self.entries(values, where, row)
-
-
-def is_saved(path: Path) -> bool:
-    """Whether ``save_to_disk`` wrote a folder."""
-    return any((path / name).is_file() for name in _SAVED)
 
 
 def picture_tables(path: Path) -> list[Path]:
@@ -172,23 +158,10 @@ def picture_tables(path: Path) -> list[Path]:
 
 def _picture_columns(path: Path) -> list[str] | None:
     """The columns that may hold pictures; None for a file that cannot be read."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    def holds_pictures(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return bool(kind.get_field_index("bytes") >= 0)
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
     try:
-        schema = pq.read_schema(path)
-    except (pa.ArrowException, OSError):
+        return picture_columns(path)
+    except OSError:
         return None
-    return [name for name in schema.names if holds_pictures(schema.field(name).type)]
-
-
-def _holds_pictures(kind: Any) -> bool:
-    return isinstance(kind, _library().Image) or getattr(kind, "dtype", "") in ("binary", "large_binary")
 
 
 def _is_picture(value: Any) -> bool:

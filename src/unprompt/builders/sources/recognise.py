@@ -116,10 +116,11 @@ def _recognise_folder(path: Path, options: SourceOptions) -> str:
 def _recognise_containers(path: Path, names: list[Path], options: SourceOptions) -> str | None:
     """The format of a folder whose files hold many pictures, or embeddings, each; None for any other folder."""
     from unprompt.builders.sources.coco import find_captions
-    from unprompt.builders.sources.datasets import is_saved, picture_tables
+    from unprompt.builders.sources.datasets import picture_tables
     from unprompt.builders.sources.embedding_columns import embedding_tables
     from unprompt.builders.sources.embeddings import holds_arrays
     from unprompt.builders.sources.webdataset import find_shards
+    from unprompt.pictures.rows import is_saved
 
     if is_saved(path):
         return "datasets"
