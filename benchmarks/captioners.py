@@ -5,7 +5,8 @@
 One picture of each file of the split, a fixed sample of them. Neighbours are prompts of the training split, found by
 the shipped `starter` among all its pictures, whose embeddings are kept in the cache folder. Each row of the table
 is a captioner and what it is told: nothing, neighbours that it attends to, or neighbours that are mixed into what it
-writes, as its card says. Captions a second are of the processor's own time, on one thread, from the backbone's grids.
+writes, as its card says. None that the package brings attends to any: give ``--captioner FOLDER`` for one that was
+trained so. Captions a second are of the processor's own time, on one thread, from the backbone's grids.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from unprompt.builders.sources import open_source
 from unprompt.captioners.captioner import TrainedCaptioner, Writing
 from unprompt.captioners.data.neighbours import find_neighbours
 from unprompt.captioners.data.pairs import Pair, file_numbers, read_pairs
-from unprompt.captioners.registry import WEIGHTS, packaged
+from unprompt.captioners.registry import packaged
 from unprompt.captioners.sampling import loops
 from unprompt.captioners.training.pictures import embed_pictures
 from unprompt.encoders import load_encoder
@@ -34,6 +35,7 @@ from unprompt.encoders.training.data import SETS, SPLITS
 from unprompt.evaluation.bootstrap import bootstrap, compare
 from unprompt.evaluation.metrics import Scores, load_metric
 from unprompt.pictures.opening import open_picture, read_bytes
+from unprompt.systems.weights import trained_folder
 
 EXISTING = click.Path(exists=True, path_type=Path)
 TOLD = 8
@@ -83,7 +85,7 @@ class Row:
 @click.option("--split", type=click.Choice(SPLITS), default="test", show_default=True)
 @click.option("--sample", default=500, show_default=True, help="Pictures, one of each file; 0 takes all files.")
 @click.option("--num-beams", default=5, show_default=True)
-@click.option("--captioner", "names", multiple=True, help="Only this one; may be repeated.")
+@click.option("--captioner", "names", multiple=True, help="Only this one, by name or folder; may be repeated.")
 @click.option("--out", type=click.Path(path_type=Path), help="JSON file for figures and captions.")
 def main(
     data: Path, cache: Path, split: str, sample: int, num_beams: int, names: Sequence[str], out: Path | None
@@ -91,15 +93,16 @@ def main(
     """Print the table of docs/captioners.md, and write its figures as JSON."""
     torch.set_num_threads(1)
     pairs = read_pairs(entry for name in SETS for entry in open_source(str(data / name), "pairs"))
-    names = names or packaged()
-    loaded = {name: TrainedCaptioner.load(WEIGHTS / name) for name in names}
+    folders = [folder_of(name) for name in names or packaged()]
+    loaded = {folder: TrainedCaptioner.load(folder) for folder in folders}
     chosen = choose(pairs, split, sample)
     taken = prepare(pairs, chosen, next(iter(loaded.values())), cache)
     nearest = [told[0] if told else "" for told in taken.neighbours]
     rows = [Row(NEAREST, "", measure(nearest, taken), 0, len(set(nearest)), 0.0)]
     captions = {NEAREST: nearest}
-    for name, captioner in loaded.items():
-        for told, writer in ways(captioner):
+    for folder, captioner in loaded.items():
+        name = captioner.name
+        for told, writer in ways(captioner, folder):
             texts, seconds = write(writer, taken, bool(told), num_beams)
             looped = sum(loops(ids[1:-1]) for ids in captioner.tokenizer.encode(texts, 999))
             row = Row(name, told, measure(texts, taken), looped, len(set(texts)), len(texts) / seconds)
@@ -113,6 +116,14 @@ def main(
         facts |= {"num_beams": num_beams, "rows": [asdict(row) for row in rows]}
         facts |= {"prompts": taken.prompts, "captions": captions}
         out.write_text(json.dumps(facts, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def folder_of(name: str) -> Path:
+    """The checkpoint of a packaged captioner, or a folder as it is given."""
+    folder = trained_folder(name)
+    if folder is None:
+        raise click.BadParameter(f"no captioner {name!r}: give a folder, or one of {', '.join(packaged())}")
+    return folder
 
 
 def choose(pairs: Sequence[Pair], split: str, sample: int) -> list[int]:
@@ -155,19 +166,14 @@ def in_batches(images: Sequence[Image.Image]) -> Iterator[Sequence[Image.Image]]
     yield from (images[start : start + BATCH] for start in range(0, len(images), BATCH))
 
 
-def ways(captioner: TrainedCaptioner) -> Iterator[tuple[str, TrainedCaptioner]]:
+def ways(captioner: TrainedCaptioner, folder: Path) -> Iterator[tuple[str, TrainedCaptioner]]:
     """What a captioner can be told, and the captioner that is told so."""
     yield "", captioner
     attended = ["attended"] if captioner.card.neighbours else []
     if attended:
-        yield "attended", told_so(captioner, 0.0)
+        yield "attended", TrainedCaptioner.load(folder, writing=Writing(neighbour_share=0.0))
     if captioner.mixture.share:
         yield " and ".join([*attended, f"mixed {captioner.mixture.share:g}"]), captioner
-
-
-def told_so(captioner: TrainedCaptioner, share: float) -> TrainedCaptioner:
-    """The captioner as packaged, but for how much neighbours decide."""
-    return TrainedCaptioner.load(WEIGHTS / captioner.name, writing=Writing(neighbour_share=share))
 
 
 def write(captioner: TrainedCaptioner, sample: Sample, told: bool, num_beams: int) -> tuple[list[str], float]:

@@ -16,7 +16,6 @@ from safetensors import safe_open
 
 from unprompt.captioners.captioner import TrainedCaptioner
 from unprompt.captioners.registry import DEFAULT, LANGUAGE_MODEL, TRAINABLE, WEIGHTS, load_captioner, packaged
-from unprompt.captioners.texts import STARTER_TEXTS
 from unprompt.cli import main
 from unprompt.types import Captioner
 
@@ -48,8 +47,8 @@ def load(name: str) -> Captioner:
     return load_captioner(name)
 
 
-def test_each_trainable_captioner_is_there_plain_and_with_neighbours() -> None:
-    assert packaged() == sorted([*PLAIN, *(f"{name}-neighbours" for name in PLAIN)])
+def test_each_trainable_captioner_is_there() -> None:
+    assert packaged() == sorted(PLAIN)
     assert sorted([*packaged(), LANGUAGE_MODEL]) == FOLDERS
     assert DEFAULT in packaged()
     assert {*PLAIN, LANGUAGE_MODEL} == {*TRAINABLE}
@@ -128,9 +127,7 @@ def test_it_captions_the_same_each_time(name: str, drawn: Image.Image) -> None:
     assert [each.score for each in alone] == sorted((each.score for each in alone), reverse=True)
     (told,) = captioner.caption([drawn], num_beams=3, neighbours=[NEIGHBOURS])
     assert told != alone
-    assert captioner.card.neighbours == (8 if name.endswith("-neighbours") else 0)
-    if captioner.card.neighbours:
-        assert (captioner.card.encoder, captioner.card.encoder_fingerprint) == ("starter", STARTER_TEXTS)
+    assert captioner.card.neighbours == 0  # they are mixed in
 
 
 @pytest.mark.parametrize("name", packaged())

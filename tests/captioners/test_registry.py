@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -17,6 +19,15 @@ from unprompt.captioners.registry import OTHERS, TRAINABLE, build_model, load_ca
 from unprompt.captioners.tokenizer import train_bpe
 
 SHAPE = {"vocabulary": 300, "max_tokens": 16, "grid_dim": 12, "grid_tokens": 4}
+
+
+def test_naming_captioners_is_light() -> None:
+    code = (
+        "import sys; import unprompt.systems.registry; from unprompt.captioners.registry import packaged; "
+        "from unprompt.systems.weights import weights_key; assert all(weights_key(name) for name in packaged()); "
+        "assert not {'torch', 'faiss', 'transformers', 'open_clip'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", sorted(TRAINABLE))

@@ -8,9 +8,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unprompt.captioners.interface import CaptionerError, CaptionModel
+from unprompt.errors import CaptionerError
 
 if TYPE_CHECKING:
+    from unprompt.captioners.interface import CaptionModel
     from unprompt.types import Captioner
 
 TRAINABLE: dict[str, str] = {

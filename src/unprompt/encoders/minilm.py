@@ -8,6 +8,8 @@ The model is Wang et al., "MiniLM" (2020), as trained by sentence-transformers; 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
+from heapq import heapreplace
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,11 +40,13 @@ MAX_TOKENS = 256
 
 TOKEN_BUDGET = 1024
 """Tokens of one forward pass on a CPU: enough to fill the matrix products, few enough to stay in the cache."""
-LEAST_BUDGET = 256
-"""The same where few texts are encoded: they are dealt to several cores, and a pass on one core is hardly slower."""
-PASSES = 8
-"""Passes that a call is split into at least, while they have `LEAST_BUDGET` tokens; not by the number of cores, so that
-no result depends on it."""
+LEAST_TOKENS = 32
+"""Tokens for which a pass of their own is worth reading all weights once more: with fewer it takes most of the time."""
+DEALT_WAVES = 4
+"""Passes a core up to which texts are dealt out evenly. Where there are more, texts of a length had better stay
+together, and it matters little that one core ends later."""
+ASSUMED_CORES = 4
+"""What texts are dealt to where the number of cores would show in the results, see `rows_stand_alone`."""
 GPU_TOKEN_BUDGET = 65536
 
 Runs = list[tuple[int, int]]
@@ -141,8 +145,7 @@ class TextTower(NamedTuple):
         ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean)]
         rows = np.empty((len(texts), DIM), dtype=np.float32)
         lengths = [len(row) for row in ids]
-        budget = _cpu_budget(sum(lengths)) if self.device == "cpu" else GPU_TOKEN_BUDGET
-        batches = list(_batches(lengths, budget))
+        batches = _passes(lengths) if self.device == "cpu" else list(_batches(lengths, GPU_TOKEN_BUDGET))
         tokens = [[ids[i] for i in batch] for batch in batches]
         done = map_side_by_side(self._embed, tokens) if self.device == "cpu" else [self._embed(t) for t in tokens]
         for batch, embeddings in zip(batches, done, strict=True):
@@ -212,15 +215,59 @@ def _renamed(bert: dict[str, Tensor]) -> dict[str, Tensor]:
     return ours
 
 
-def _cpu_budget(tokens: int) -> int:
-    return min(TOKEN_BUDGET, max(LEAST_BUDGET, tokens // PASSES))
+@cache
+def rows_stand_alone() -> bool:
+    """Whether a row of a product is the same to the bit however many rows there are, `LEAST_TOKENS` at least.
+
+    So it is with MKL. Then texts may be dealt to as many cores as there are, and no result depends on their number.
+    """
+
+    def found(_: None) -> bool:
+        generator = torch.Generator().manual_seed(0)
+        for width, out in ((DIM, HIDDEN), (HIDDEN, DIM)):
+            rows, weights = (torch.randn(n, width, generator=generator) for n in (8 * LEAST_TOKENS, out))
+            products = F.linear(rows, weights)
+            sizes = (LEAST_TOKENS, LEAST_TOKENS + 1, 50, 77, 128, 191)
+            if not all(torch.equal(F.linear(rows[-size:], weights), products[-size:]) for size in sizes):
+                return False
+        return True
+
+    return all(map_side_by_side(found, [None]))  # on one core, as the texts are
+
+
+def _passes(lengths: Sequence[int]) -> list[list[int]]:
+    """Positions of the texts in forward passes on a CPU: as many passes of the same size as keep all cores busy."""
+    cores = torch.get_num_threads() if rows_stand_alone() else ASSUMED_CORES
+    waves = -(-sum(lengths) // (cores * TOKEN_BUDGET))
+    if waves > DEALT_WAVES:
+        *full, last = _batches(lengths, TOKEN_BUDGET)
+        return [*full, last] if sum(lengths[i] for i in last) >= LEAST_TOKENS else [*full[:-1], full[-1] + last]
+    for passes in range(min(cores * waves, len(lengths)), 1, -1):
+        dealt = _deal(lengths, passes)
+        if min(sum(lengths[i] for i in batch) for batch in dealt) >= LEAST_TOKENS:
+            return dealt
+    return _deal(lengths, 1)
+
+
+def _deal(lengths: Sequence[int], count: int) -> list[list[int]]:
+    """Positions of the texts by falling length in `count` batches, each text in the one with the fewest tokens so far.
+
+    No batch exceeds the best possible size by a third (Graham, "Bounds on multiprocessing timing anomalies", 1969).
+    """
+    batches: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, number) for number in range(count)]
+    for position in _by_falling_length(lengths):
+        load, number = loads[0]
+        batches[number].append(position)
+        heapreplace(loads, (load + lengths[position], number))
+    return [batch for batch in batches if batch]
 
 
 def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
     """Positions of the texts by falling length, in batches of at most ``budget`` tokens (one text at least)."""
     batch: list[int] = []
     total = 0
-    for position in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+    for position in _by_falling_length(lengths):
         if batch and total + lengths[position] > budget:
             yield batch
             batch, total = [], 0
@@ -228,3 +275,7 @@ def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
         total += lengths[position]
     if batch:
         yield batch
+
+
+def _by_falling_length(lengths: Sequence[int]) -> list[int]:
+    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))

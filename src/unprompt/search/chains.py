@@ -10,6 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from unprompt.search.one_core import multiply
 from unprompt.search.rounds import Search
 from unprompt.search.words import append
 
@@ -57,7 +58,7 @@ class ChainScores:
     def __init__(
         self, query: NDArray[np.float32], start: str, texts: Sequence[str], cost: Callable[[Columns], float] | None
     ) -> None:
-        self._query = query.astype(np.float64)
+        self._query = query.astype(np.float64)[:, None]
         self._start = start
         self._texts = texts
         self._cost = cost
@@ -84,7 +85,7 @@ class ChainScores:
             self.encoded += len(new)
             rows = yield new
             # Rounded, for the last bits depend on the batch, and should not choose between equals.
-            scores = (rows.astype(np.float64) @ self._query).round(6).tolist()
+            scores = multiply(rows.astype(np.float64), self._query)[:, 0].round(6).tolist()
             self._known |= dict(zip(new, zip(scores, rows, strict=True), strict=True))
         return [self._chain(columns, prompt) for columns, prompt in zip(chains, prompts, strict=True)]
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from unprompt.search.chains import Chain, ChainScores, Fits
 from unprompt.search.surrogate import GainSurrogate
+from unprompt.search.terms import largest
 from unprompt.search.words import append, plain_words
 
 DEPTH = 16
@@ -57,7 +58,7 @@ class Extensions:
         chosen: list[tuple[int, int]] = []
         values = self.values().ravel()
         for _ in range(TRIES):
-            order = _largest(values, DEPTH * count)
+            order = largest(values, DEPTH * count)
             for start in range(0, len(order), count):
                 chosen += self._usable(order[start : start + count], known)
                 if len(chosen) >= count:
@@ -105,14 +106,3 @@ class Extensions:
         active = self._surrogate.active
         places = np.minimum(np.searchsorted(active, wanted), len(active) - 1)
         return places[active[places] == wanted] if len(active) else places[:0]
-
-
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Positions of the `count` greatest finite values, greatest first, equal ones in rising order."""
-    positions = np.arange(len(values))
-    if count < len(values):
-        least = np.partition(values, len(values) - count)[len(values) - count]
-        positions = np.flatnonzero(values >= least)
-    positions = positions[values[positions] > -np.inf]
-    order: NDArray[np.intp] = positions[np.lexsort((positions, -values[positions]))][:count]
-    return order

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from unprompt.search.one_core import multiply, solve
 from unprompt.types import Embeddings
 
 WEIGHT = 0.6
@@ -40,7 +41,7 @@ def expected_scores(
         prompt: (D,) the prompt's embedding.
         score: its cosine with the query.
     """
-    return _expected(embeddings @ prompt, scores, score)
+    return _expected(multiply(embeddings, prompt[:, None])[:, 0], scores, score)
 
 
 def _expected(similarity: NDArray[np.float32], scores: NDArray[np.float32], score: float) -> NDArray[np.float64]:
@@ -73,7 +74,9 @@ class GainSurrogate:
         self._totals = np.zeros(len(scores))
         self._slope = np.zeros(embeddings.shape[1], dtype=np.float32)
         self._shift = self._deviation = 0.0
-        self._seen = np.zeros(0, dtype=np.intp)
+        self._seen = np.zeros(0, dtype=np.intp)  # (s,) in the order in which they were first seen
+        self._rows = np.zeros((0, embeddings.shape[1] + 1))  # (s, D + 1), what the errors are linear in
+        self._gram = np.zeros((0, 0))  # (s, s), the rows' products with each other
         self._own = np.zeros(0)
         self.active: NDArray[np.intp] = np.arange(len(scores))
         """(a,) positions of the fragments that predictions are made for, rising."""
@@ -90,7 +93,7 @@ class GainSurrogate:
 
     def everywhere(self, embedding: NDArray[np.float32], score: float) -> NDArray[np.float64]:
         """(n,) the prediction for all fragments, less what is known of single ones; infinity for those once seen."""
-        similarity, correction = (self._all @ np.stack([embedding, self._slope], axis=1)).T
+        similarity, correction = multiply(self._all, np.stack([embedding, self._slope], axis=1)).T
         values = _expected(similarity, self._all_scores, score) + correction
         values[self._seen] = np.inf
         rounded: NDArray[np.float64] = values.round(6)
@@ -99,7 +102,7 @@ class GainSurrogate:
     def activate(self, rows: Sequence[int]) -> None:
         """Predictions are made for these fragments from now on; positions in rising order."""
         self.active = np.array(rows, dtype=np.intp)
-        self._embeddings, self._scores = self._all[self.active], self._all_scores[self.active]
+        self._embeddings, self._scores = self._all.take(self.active, axis=0), self._all_scores[self.active]
         self._update()
 
     def forget(self, kept: float = KEPT) -> None:
@@ -113,24 +116,37 @@ class GainSurrogate:
         """Takes in m observations: the fragments' positions, and how far their true cosines were above the prior."""
         np.add.at(self._counts, columns, 1)
         np.add.at(self._totals, columns, errors)
-        self._seen = np.flatnonzero(self._counts)
+        self._keep(self._counts[self._seen] > 0)
+        self._see(np.setdiff1d(columns, self._seen))
         counts = self._counts[self._seen]
         means = self._totals[self._seen] / counts
         noise = OWN + NOISE / counts
-        rows = np.empty((len(counts), self._all.shape[1] + 1))  # (s, D + 1)
-        rows[:, :-1] = self._all[self._seen] * np.sqrt(SLOPE)
-        rows[:, -1] = np.sqrt(SHIFT)
-        weights = _regress(rows, means, noise)
+        weights = _regress(self._rows, self._gram, means, noise)
         self._slope = (weights[:-1] * np.sqrt(SLOPE)).astype(np.float32)
         self._shift = float(weights[-1] * np.sqrt(SHIFT))
-        self._own = OWN / noise * (means - rows @ weights)
+        self._own = OWN / noise * (means - multiply(self._rows, weights[:, None])[:, 0])
         deviation = float(errors.std())
         known = SMOOTHING if self._deviation else 0.0
         self._deviation = known * self._deviation + (1 - known) * deviation
         self._update()
 
+    def _keep(self, kept: NDArray[np.bool_]) -> None:
+        """Drops what was forgotten."""
+        if not kept.all():
+            self._seen, self._rows = self._seen[kept], self._rows[kept]
+            self._gram = self._gram[np.ix_(kept, kept)]
+
+    def _see(self, new: NDArray[np.intp]) -> None:
+        """Makes room for fragments that are observed for the first time."""
+        rows = np.full((len(new), self._rows.shape[1]), np.sqrt(SHIFT))
+        rows[:, :-1] = self._all[new] * np.sqrt(SLOPE)
+        self._seen = np.concatenate([self._seen, new])
+        self._rows = np.concatenate([self._rows, rows])
+        across = multiply(self._rows, rows.T)  # (s, new)
+        self._gram = np.block([[self._gram, across[: -len(new)]], [across.T]]) if len(new) else self._gram
+
     def _update(self) -> None:
-        correction = (self._embeddings @ self._slope).astype(np.float64) + self._shift
+        correction = multiply(self._embeddings, self._slope[:, None])[:, 0].astype(np.float64) + self._shift
         curiosity = CURIOSITY * self._deviation
         correction += curiosity
         places = np.minimum(np.searchsorted(self.active, self._seen), len(self.active) - 1)
@@ -139,10 +155,21 @@ class GainSurrogate:
         self._correction = correction
 
 
-def _regress(rows: NDArray[np.float64], values: NDArray[np.float64], noise: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(D,) weights, of prior variance 1, that (s, D) rows have their values (s,) by, with noise of these variances."""
+def _regress(
+    rows: NDArray[np.float64], gram: NDArray[np.float64], values: NDArray[np.float64], noise: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(D,) weights, of prior variance 1, that (s, D) rows have their values (s,) by, with noise of these variances.
+
+    Args:
+        rows: see above.
+        gram: (s, s), the rows' products with each other.
+        values: see above.
+        noise: (s,).
+    """
     if len(rows) < rows.shape[1]:
-        dual: NDArray[np.float64] = rows.T @ np.linalg.solve(rows @ rows.T + np.diag(noise), values)
-        return dual
-    scaled = (rows / noise[:, None]).T
-    return np.linalg.solve(scaled @ rows + np.eye(rows.shape[1]), scaled @ values).astype(np.float64)
+        dual = solve(gram + np.diag(noise), values[:, None])[:, 0]
+        weights: NDArray[np.float64] = np.einsum("sd,s->d", rows, dual)
+        return weights
+    scaled = np.ascontiguousarray((rows / noise[:, None]).T)  # (D, s)
+    precision = multiply(scaled, rows) + np.eye(len(scaled))
+    return solve(precision, multiply(scaled, values[:, None]))[:, 0]

@@ -33,18 +33,30 @@ class Terms:
     def best(self, values: NDArray[np.floating], size: int) -> list[int]:
         """Rows of the `size` greatest values of allowed terms with words and a key of their own, in rising order."""
         values = np.where(self.allowed, values, -np.inf)
+        depth = size + size // 4  # few terms have the key of another
+        while True:
+            rows = self._distinct(largest(values, depth), size)
+            if len(rows) == size or depth >= len(values):
+                return sorted(rows)
+            depth *= 2
+
+    def _distinct(self, order: NDArray[np.intp], size: int) -> list[int]:
+        """The first `size` of some rows that have a key, each one of its own."""
         first: dict[str, int] = {}
-        depth = size
-        while len(first) < size:
-            depth = min(2 * depth, len(values))
-            candidates = np.argpartition(-values, depth - 1)[:depth] if depth < len(values) else np.arange(len(values))
-            candidates = candidates[np.lexsort((candidates, -values[candidates]))]
-            first = {}
-            for row in candidates.tolist():
-                if len(first) == size or values[row] == -np.inf:
-                    break
-                if key := self.key(self.texts[row]):
-                    first.setdefault(key, row)
-            if depth == len(values):
+        for row in order.tolist():
+            if len(first) == size:
                 break
-        return sorted(first.values())
+            if key := self.key(self.texts[row]):
+                first.setdefault(key, row)
+        return list(first.values())
+
+
+def largest(values: NDArray[np.floating], count: int) -> NDArray[np.intp]:
+    """Positions of the `count` greatest finite values (n,), greatest first, equal ones in rising order."""
+    positions = np.arange(len(values))
+    if count < len(values):
+        least = np.partition(values, len(values) - count)[len(values) - count]
+        positions = np.flatnonzero(values >= least)
+    positions = positions[values[positions] > -np.inf]
+    order: NDArray[np.intp] = positions[np.argsort(-values[positions], kind="stable")][:count]
+    return order

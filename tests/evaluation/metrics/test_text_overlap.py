@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unprompt.captioners.data.text import plain_words
+from unprompt.evaluation.metrics import bleu as bleu_module
 from unprompt.evaluation.metrics import meteor as meteor_module
 from unprompt.evaluation.metrics.bleu import bleu
 from unprompt.evaluation.metrics.bleu_thesis import bleu_thesis
@@ -63,6 +66,21 @@ class TestBleu:
         candidates, references = zip(*pairs, strict=True)
         theirs = sacrebleu.corpus_bleu(list(candidates), [list(references)]).score
         assert bleu(candidates, references).corpus == pytest.approx(theirs, abs=1e-9)
+
+    @pytest.mark.parametrize("order", [1, 2, 3, 4])
+    @given(data=st.data())
+    def test_many_corpora_at_once_are_sacrebleus_to_the_digit(self, order: int, data: st.DataObject) -> None:
+        from sacrebleu.metrics import BLEU
+
+        total = st.lists(st.integers(0, 50), min_size=order, max_size=order)
+        rows = data.draw(st.lists(st.tuples(total, total, st.integers(0, 60), st.integers(1, 60)), min_size=1))
+        rows = [([min(pair) for pair in zip(f, t, strict=True)], t, s, r) for f, t, s, r in rows]
+        theirs = [
+            BLEU.compute_bleu(list(f), list(t), s, r, smooth_method="exp", max_ngram_order=order).score
+            for f, t, s, r in rows
+        ]
+        sums = np.array([[*f, *t, s, r] for f, t, s, r in rows], dtype=np.float64)
+        assert bleu_module.from_counts(sums, order).tolist() == theirs
 
     def test_note_is_the_signature(self) -> None:
         assert "tok:13a" in bleu(CANDIDATES, REFERENCES).note
@@ -139,6 +157,27 @@ class TestCider:
 
 
 class TestMeteor:
+    @pytest.fixture
+    def program(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        """Stands for METEOR: answers SCORE with the candidate, and EVAL by the code that it is given."""
+
+        def write(code: str) -> None:
+            script = tmp_path / "program.py"
+            script.write_text(
+                "import sys\n"
+                "scored = 0\n"
+                "for line in sys.stdin:\n"
+                "    verb, *rest = line.rstrip().split(' ||| ')\n"
+                "    counts = rest[-1]\n"
+                "    if verb == 'SCORE':\n"
+                "        print(counts, flush=True)\n"
+                "        continue\n"
+                "    scored += 1\n" + textwrap.indent(code, "    ") + "\n    print('of all', flush=True)\n"
+            )
+            monkeypatch.setattr(meteor_module, "java_command", lambda: [sys.executable, str(script)])
+
+        return write
+
     @pytest.mark.skipif(java_command() is None, reason="Java or pycocoevalcap's METEOR jar is not installed")
     def test_java(self) -> None:
         pairs = [
@@ -156,23 +195,38 @@ class TestMeteor:
         assert scores.values.tolist() == pytest.approx([1, 0.24242424, 0, 0.82624942, 1, 0])
         assert scores.corpus == pytest.approx(scores.values.mean())
 
-    def test_a_program_that_fails_is_one_line(self, tmp_path: Path) -> None:
-        script = tmp_path / "broken.py"
-        script.write_text("print('Segment 1 score:\\t0.5')\nprint('Out of memory')\nraise SystemExit(1)")
-        with pytest.raises(EvaluationError, match="scored 1 of 2 pairs, it said 'Out of memory'"):
-            meteor_module._run([sys.executable, str(script)], [("a", "b"), ("c", "d")])
-
-    def test_scores_are_read_in_order(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        script = tmp_path / "lengths.py"
-        script.write_text(
-            "import sys\n"
-            "lines = open(sys.argv[1], encoding='utf-8').read().splitlines()\n"
-            "for i, line in enumerate(lines, 1): print(f'Segment {i} score:\\t{len(line) / 10}')\n"
-        )
-        monkeypatch.setattr(meteor_module, "java_command", lambda: [sys.executable, str(script)])
-        scores = meteor_java(["ccc", "a", "bb", "a"], ["x"] * 4)
+    @pytest.mark.skipif(java_command() is None, reason="Java or pycocoevalcap's METEOR jar is not installed")
+    def test_what_separates_requests_may_stand_in_a_text(self) -> None:
+        scores = meteor(["a ||| b c", "a|||b", "|||"], ["a ||| b d", "a|||b c", "x"])
         assert scores.values is not None
-        assert scores.values.tolist() == [0.3, 0.1, 0.2, 0.1]
+        # What the program prints when it is run by hand on files of these lines.
+        assert scores.values.tolist() == pytest.approx([0.45916991395712337, 0.47245778928064136, 0.0], abs=1e-15)
+
+    def test_one_process_serves_all_calls(self, program: Callable[[str], None]) -> None:
+        """Which answers by the length of the candidate and how many pairs it has scored."""
+        program("print(f'{len(counts) / 10 + 100 * scored}')")
+        found = [meteor_java(texts, ["x"] * len(texts)).values for texts in (["ccc", "a", "bb", "a"], ["dddd"])]
+        assert [values.tolist() for values in found if values is not None] == [[300.3, 100.1, 200.2, 100.1], [400.4]]
+
+    @pytest.mark.parametrize(
+        ("answer", "said"),
+        [
+            ("print('Out of memory', file=sys.stderr, flush=True); sys.exit(1)", "Out of memory"),
+            ("print('Error: no counts')", "Error: no counts"),
+            ("sys.exit()", "nothing"),
+        ],
+    )
+    def test_a_program_that_fails_is_one_line(self, answer: str, said: str, program: Callable[[str], None]) -> None:
+        program(f"if scored == 2: {answer}\nprint(0.5)")
+        for _ in range(2):  # another is started after one that failed
+            with pytest.raises(EvaluationError, match=f"scored 1 of 2 pairs, it said '{said}'") as caught:
+                meteor_java(["a", "b"], ["c", "d"])
+            assert "\n" not in str(caught.value)
+
+    def test_a_program_that_is_not_there_is_one_line(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(meteor_module, "java_command", lambda: [str(tmp_path / "java")])
+        with pytest.raises(EvaluationError, match=r"METEOR cannot be started .*: check Java"):
+            meteor_java(["a"], ["b"])
 
     def test_nothing_installed_is_one_line(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(meteor_module, "java_command", lambda: None)

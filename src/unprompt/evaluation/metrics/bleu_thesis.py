@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from unprompt.evaluation.metrics.bleu import check_order
+from unprompt.evaluation.metrics.bleu import check_order, each_exp
 from unprompt.evaluation.metrics.scores import Scores, check_pairs, corpus_scores, require
 from unprompt.pictures.thesis_words import thesis_words
 
@@ -40,18 +40,28 @@ def bleu_thesis(candidates: Sequence[str], references: Sequence[str], *, order: 
         rows.append([*(p.numerator for p in parts), *(p.denominator for p in parts), len(said), len(meant)])
 
     def combine(sums: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.array([_from_counts(row, order) for row in sums], dtype=np.float64)
+        return from_counts(sums, order)
 
     note = "0 to 100, NLTK corpus_bleu without smoothing; lower case, punctuation and numbers removed, split at spaces"
     return corpus_scores(name, rows, combine, note)
 
 
-def _from_counts(row: NDArray[np.float64], order: int) -> float:
-    """``corpus_bleu`` from summed numerators, denominators and lengths, times 100."""
-    found, total, (said, meant) = row[:order], row[order:-2], row[-2:]
-    if found[0] == 0:
-        return 0.0
+def from_counts(sums: NDArray[np.float64], order: int) -> NDArray[np.float64]:
+    """``corpus_bleu`` times 100, of many corpora at once.
+
+    Args:
+        sums: (B, 2 * order + 2): matches by n, n-grams by n, words of candidates and of references.
+        order: the longest n-gram.
+
+    Returns:
+        (B,) values, 0 to 100.
+    """
+    values = np.zeros(len(sums))
+    rows = sums[sums[:, 0] > 0]
+    found, total, said, meant = rows[:, :order], rows[:, order:-2], rows[:, -2], rows[:, -1]
     # Where an order has no match NLTK takes the smallest float instead of 0.
-    logs = [math.log(f / t) if f else math.log(sys.float_info.min) for f, t in zip(found, total, strict=True)]
-    brevity = 1.0 if said > meant else math.exp(1 - meant / said)
-    return float(100 * brevity * math.exp(math.fsum(log / order for log in logs)))
+    precisions = np.where(found > 0, found / total, sys.float_info.min)
+    logs = [math.fsum(math.log(p) / order for p in row) for row in precisions.tolist()]
+    brevity = np.where(said > meant, 1.0, each_exp(1 - meant / said))
+    values[sums[:, 0] > 0] = 100 * brevity * each_exp(logs)
+    return values

@@ -5,18 +5,15 @@ The two differ in synonyms, paraphrases and weights, so the name of the scores s
 
 from __future__ import annotations
 
-import re
 import shutil
-import subprocess
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from unprompt.evaluation.metrics.meteor_program import score_pairs
 from unprompt.evaluation.metrics.scores import EvaluationError, Scores, check_pairs, each_once, mean_scores, require
 
 JAVA, NLTK = "meteor-java", "meteor-nltk"
-_SEGMENT = re.compile(r"^Segment \d+ score:\s+(\S+)$", re.MULTILINE)
 _NO_JAVA = "meteor-java needs Java on the PATH and pycocoevalcap: apt install default-jre, pip install pycocoevalcap"
 _NO_NLTK = "meteor-nltk needs nltk and its WordNet data: install both, or use meteor-java"
 
@@ -52,7 +49,7 @@ def meteor_java(candidates: Sequence[str], references: Sequence[str]) -> Scores:
     if command is None:
         raise EvaluationError(_NO_JAVA)
     said, meant = ([" ".join(text.split()) for text in texts] for texts in (candidates, references))
-    values = each_once(said, meant, lambda pairs: _run(command, pairs))
+    values = each_once(said, meant, lambda pairs: score_pairs(command, pairs))
     return mean_scores(JAVA, values, "0 to 1; METEOR 1.5, English, -norm, mean over items")
 
 
@@ -79,22 +76,6 @@ def java_command() -> list[str] | None:
             # The encoding would otherwise be the locale's.
             return [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", str(jar)]
     return None
-
-
-def _run(command: Sequence[str], pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Scores (candidate, reference) pairs, each a line of two files."""
-    with tempfile.TemporaryDirectory() as folder:
-        files = [Path(folder) / name for name in ("candidates", "references")]
-        for file, texts in zip(files, zip(*pairs, strict=True), strict=True):
-            file.write_text("".join(f"{text}\n" for text in texts), encoding="utf-8", errors="replace")
-        done = subprocess.run(
-            [*command, *map(str, files), "-l", "en", "-norm"], capture_output=True, text=True, encoding="utf-8"
-        )
-    values = [float(value) for value in _SEGMENT.findall(done.stdout)]
-    if done.returncode or len(values) != len(pairs):
-        said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-1]
-        raise EvaluationError(f"METEOR scored {len(values)} of {len(pairs)} pairs, it said {said!r}: check Java")
-    return values
 
 
 def _wordnet_is_there() -> bool:
