@@ -1,38 +1,48 @@
-"""A whole query against a library of a million pictures, beside the encoder's own forward pass.
+"""Whole queries against a library of a million pictures, beside the encoder's own forward pass.
 
     python benchmarks/scale_query.py --rows 1000000 --prompts 250000 --out figures.json
+    unprompt vocabulary add --library KEPT clip-interrogator    # then again with --keep KEPT: modes with fragments
 
 The library's embeddings are clustered vectors (`scale_vectors.py`) with made-up prompts, in the starter encoder's
-dimension; its index is the one that `--index auto` chooses. Retrieval is what
-this measures: preparing and encoding a picture, searching pictures and prompts 50 deep, reading the records. A query
-then also ranks candidates and composes, for which it encodes texts. All are timed in turn, one picture at a time.
+dimension and in shards of the usual size; its index is the one that `--index auto` chooses. Each query prepares and
+encodes a picture of noise, and then searches with a vector drawn like the library's, so that every query finds other
+rows: all pictures of noise are alike to an encoder. Retrieval searches pictures and prompts 50 deep and reads the
+records; mode "retrieve" answers with that; the other modes also rank fragments, encode texts and compose, and the
+captioner writes what they order. All are timed in turn, one picture at a time, each with texts of its own kept.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from scale_vectors import mixture
 from unprompt.builders.build import encoder_info
+from unprompt.captioners.registry import load_captioner
 from unprompt.encoders import load_encoder
 from unprompt.index.library import Library
 from unprompt.index.refresh import refresh
-from unprompt.index.shards import PICTURE_SCHEMA, PICTURES
+from unprompt.index.shards import PICTURE_SCHEMA, PICTURES, SHARD_SIZE
 from unprompt.index.writer import LibraryWriter
 from unprompt.search.engine import Engine
+from unprompt.search.evidence import find_evidence
+from unprompt.search.retrieve import as_backend
 from unprompt.search.settings import Settings
-from unprompt.types import Encoder, Pixels
+from unprompt.types import Captioner, Embeddings, Encoder, Pixels
 
-SHARD = 50_000
+WARM_UP = 20
+"""Queries before the clock counts: they read the tables and pages that stay."""
 DEPTH = 50
 """How far down each ranking a query for five prompts looks."""
 WORDS = (
@@ -57,66 +67,112 @@ def write_library(root: Path, encoder: Encoder, rows: int, prompts: int) -> floa
     texts = [f"{', '.join(draw.choice(WORDS, 4))}, number {i}" for i in range(prompts)]
     spread = mixture(prompts, encoder.dim, prompts, seed=5)
     with LibraryWriter(root, encoder_info(encoder)) as writer:
-        for number, start in enumerate(range(0, rows, SHARD)):
-            count = min(SHARD, rows - start)
-            at = (np.arange(start, start + count) * 7919) % prompts
-            cells: dict[str, list[Any]] = {name: [None] * count for name in PICTURE_SCHEMA.names}
-            cells["id"] = [f"{row:020x}" for row in range(start, start + count)]
-            cells["caption"] = [texts[i] for i in at]
-            arrays = {"img_emb": mixture(count, encoder.dim, rows, seed=100 + number), "text_emb": spread[at]}
-            writer.append_shard(PICTURES, arrays, pa.table(cells, schema=PICTURE_SCHEMA))
+        for number, start in enumerate(range(0, rows, SHARD_SIZE)):
+            numbers = np.arange(start, min(start + SHARD_SIZE, rows))
+            at = (numbers * 7919) % prompts
+            images = mixture(len(numbers), encoder.dim, rows, seed=100 + number)
+            arrays = {"img_emb": images, "text_emb": spread[at]}
+            writer.append_shard(PICTURES, arrays, metadata(numbers, [texts[i] for i in at]))
         started = time.perf_counter()
         refresh(writer)
         return time.perf_counter() - started
 
 
-def measure(root: Path, encoder: Encoder, queries: int) -> dict[str, Any]:
+def metadata(numbers: NDArray[np.int64], prompts: list[str]) -> pa.Table:
+    """A shard's table, as full as DiffusionDB's."""
+    count = len(numbers)
+    hashes = [hashlib.sha256(str(number).encode()).hexdigest() for number in numbers.tolist()]
+    draw = np.random.default_rng(int(numbers[0]))
+    cells: dict[str, Any] = {name: [None] * count for name in PICTURE_SCHEMA.names}
+    cells |= {
+        "id": [f"{number:020x}" for number in numbers.tolist()],
+        "caption": prompts,
+        "sha256": hashes,
+        "image_path": [f"part-{numbers[0]:06d}.zip/{each[:32]}.png" for each in hashes],
+        "source": ["diffusiondb"] * count,
+        "sampler": draw.choice(["k_lms", "k_euler_a", "ddim", "plms"], count).tolist(),
+        "cfg": draw.choice([7.0, 7.5, 12.0], count).tolist(),
+        "steps": draw.choice([20, 50, 150], count).tolist(),
+        "seed": [str(seed) for seed in draw.integers(0, 2**31, count)],
+        "width": [512] * count,
+        "height": [512] * count,
+        "image_nsfw": draw.random(count).tolist(),
+        "prompt_nsfw": draw.random(count).tolist(),
+    }
+    return pa.table(cells, schema=PICTURE_SCHEMA)
+
+
+def measure(root: Path, encoder: Encoder, queries: int, captioner: Captioner | None) -> dict[str, Any]:
     """The median milliseconds of a forward pass and of what is done with it, and of opening the library."""
     started = time.perf_counter()
     library = Library.open(root)
-    images, texts = library.image_index, library.prompt_index
+    assert library.image_index is not None
+    assert library.prompt_index is not None
     opening = time.perf_counter() - started
-    assert images is not None
-    assert texts is not None
-    engine = Engine(library, encoder)
     height, width = encoder.preprocess.to_dict()["size"]
-    pictures = np.random.default_rng(9).integers(0, 256, (queries, height, width, 3), dtype=np.uint8)
-
-    def retrieve(picture: Pixels) -> None:
-        embedding = next(iter(engine.embed(picture)))[0].embedding[None]
-        library.records(images.search(embedding, DEPTH)[1][0].tolist())
-        library.prompts(texts.search(embedding, DEPTH)[1][0].tolist())
-
-    plain = Settings(rerank=False)
-    steps: dict[str, Callable[[Pixels], object]] = {
-        "forward": lambda picture: encoder.encode_images([picture]),
-        "retrieval": retrieve,
-        "query without rerank": lambda picture: engine.query(picture, k=5, settings=plain),
-        "query": lambda picture: engine.query(picture, k=5),
-    }
+    total = WARM_UP + queries
+    pictures = np.random.default_rng(9).integers(0, 256, (total, height, width, 3), dtype=np.uint8)
+    steps = steps_of(library, encoder, captioner)
+    points = iter(mixture(total * len(steps), encoder.dim, len(library), seed=77))  # none is asked twice
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    used: dict[str, list[float]] = {name: [] for name in steps}
     for turn, picture in enumerate(pictures):
         for name, step in steps.items():
-            started = time.perf_counter()
-            step(picture)
-            if turn >= queries // 10:  # the first ones read tables and pages that stay
+            point = next(points)
+            busy, started = time.process_time(), time.perf_counter()
+            step(picture, point)
+            if turn >= WARM_UP:
                 seconds[name].append(time.perf_counter() - started)
+                used[name].append(time.process_time() - busy)
     p50 = {name: float(np.median(values)) for name, values in seconds.items()}
     return {
         "p50_ms": {name: round(value * 1e3, 2) for name, value in p50.items()},
+        "cpu_p50_ms": {name: round(float(np.median(values)) * 1e3, 2) for name, values in used.items()},
         "times_forward": {name: round(value / p50["forward"], 3) for name, value in p50.items()},
         "open_ms": round(opening * 1e3, 1),
     }
 
 
+def steps_of(
+    library: Library, encoder: Encoder, captioner: Captioner | None
+) -> dict[str, Callable[[Pixels, Embeddings], object]]:
+    """What is timed, by name: each a function of a picture and of the point to search with."""
+    backend, embedding = as_backend(library), Engine(library, encoder)
+
+    def retrieve(picture: Pixels, point: Embeddings) -> None:
+        [[query]] = embedding.embed(picture)
+        find_evidence(backend, [replace(query, embedding=point)], DEPTH)
+
+    def answering(settings: Settings, *captioners: Captioner) -> Callable[[Pixels, Embeddings], object]:
+        engine = Engine(library, encoder, captioners=captioners)
+
+        def answer(picture: Pixels, point: Embeddings) -> object:
+            [[query]] = engine.embed(picture)
+            return engine.search([replace(query, embedding=point)], settings=settings)
+
+        return answer
+
+    steps: dict[str, Callable[[Pixels, Embeddings], object]] = {
+        "forward": lambda picture, point: encoder.encode_images([picture]),
+        "retrieval": retrieve,
+        "mode retrieve": answering(Settings(mode="retrieve")),
+        "mode fast": answering(Settings(mode="fast")),
+        "default, no captioner": answering(Settings()),
+    }
+    if captioner is not None:
+        steps["default"] = answering(Settings(), captioner)
+    return steps
+
+
 @click.command()
 @click.option("--rows", default=1_000_000, show_default=True)
 @click.option("--prompts", default=250_000, show_default=True, help="Distinct ones.")
-@click.option("--queries", default=100, show_default=True)
+@click.option("--queries", default=100, show_default=True, help="Besides those that warm up.")
 @click.option("--encoder", "name", default="starter", show_default=True)
+@click.option("--captioner", default="transformer", show_default=True, help="That the default answer asks, or none.")
 @click.option("--keep", type=click.Path(path_type=Path), help="Make the library here, or use the one that is here.")
 @click.option("--out", type=click.Path(path_type=Path))
-def main(rows: int, prompts: int, queries: int, name: str, keep: Path | None, out: Path | None) -> None:
+def main(rows: int, prompts: int, queries: int, name: str, captioner: str, keep: Path | None, out: Path | None) -> None:
     """Measure whole queries against a large library."""
     encoder = load_encoder(name)
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +183,8 @@ def main(rows: int, prompts: int, queries: int, name: str, keep: Path | None, ou
         found = {
             "rows": len(opened),
             "indexing_s": indexed,
-            **measure(root, encoder, queries),
+            "fragments": len(opened.vocabulary),
+            **measure(root, encoder, queries, None if captioner == "none" else load_captioner(captioner)),
             "indexes": {key: vars(info) for key, info in opened.manifest.indexes.items()},
         }
     click.echo(json.dumps(found, indent=1))

@@ -14,6 +14,7 @@ from unprompt.builders.vocabulary import add_fragments
 from unprompt.errors import LibraryError
 from unprompt.index.library import Library
 from unprompt.types import Entry, Fragment, Picture
+from vectors import unit
 
 
 def test_the_layout_is_that_of_clip_retrieval(library_path: Path) -> None:
@@ -43,6 +44,48 @@ def test_the_prompt_index_holds_distinct_prompts_with_counts(library_path: Path,
     prompts = dict(library.prompts(range(len(library.prompt_index))))
     expected = [entry.prompt for entry in entries]
     assert prompts == {prompt: expected.count(prompt) for prompt in expected}
+
+
+def test_rows_come_in_the_order_asked_for_however_often(library_path: Path, entries: list[Entry]) -> None:
+    library = Library.open(library_path)
+    rows = [39, 0, 17, 16, 15, 17, 3]
+    assert [record.prompt for record in library.records(rows)] == [entries[row].prompt for row in rows]
+    assert library.records([]) == []
+    texts = np.concatenate([np.load(path) for path in sorted((library_path / "text_emb").glob("*.npy"))])
+    np.testing.assert_array_equal(library.picture_texts(rows), texts[rows].astype(np.float32))
+    assert library.prompts([3, 0, 3])[::2] == [library.prompts([3])[0]] * 2
+
+
+def test_records_of_shards_of_different_origin_come_together(tmp_path: Path, entries: list[Entry]) -> None:
+    """Tables say who made their embeddings, which differs between shards that were imported and others."""
+    from unprompt.builders.sources import open_source
+
+    folder = tmp_path / "made"
+    folder.mkdir()
+    np.save(folder / "img_emb.npy", unit(3, 32))
+    (folder / "prompts.txt").write_text("one\ntwo\nthree\n")
+    root, encoder = tmp_path / "library", FakeEncoder()
+    build_library([entries[:2]], root, encoder, workers=0)
+    build_library([open_source(str(folder), "embeddings")], root, encoder, workers=0)
+    library = Library.open(root)
+    assert [shard.imported for shard in library.manifest.shards] == [False, True]
+    assert [record.prompt for record in library.records([4, 0, 2])] == ["three", entries[0].prompt, "one"]
+
+
+def test_a_table_that_lost_rows_is_one_line(library_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from unprompt.index import library as module
+
+    path = library_path / "metadata" / "metadata_0001.parquet"
+    pq.write_table(pq.read_table(path).slice(0, 5), path)
+    monkeypatch.setattr(module, "_HASH_AT_OPEN", -1)  # as if it were too large to be checked at once
+    manifest = json.loads((library_path / "manifest.json").read_text())
+    manifest["files"]["metadata/metadata_0001.parquet"]["bytes"] = path.stat().st_size
+    (library_path / "manifest.json").write_text(json.dumps(manifest))
+    library = Library.open(library_path)
+    assert library.records([20])
+    with pytest.raises(LibraryError, match="fewer rows than the manifest says") as caught:
+        library.records([0, 21])
+    assert "\n" not in str(caught.value)
 
 
 def test_metadata_comes_back(tmp_path: Path, entries: list[Entry], encoder: FakeEncoder) -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from unprompt.errors import LibraryError
+from unprompt.index.goal import IndexGoal
 from unprompt.index.parameters import format_parameters, parse_parameters
+from unprompt.index.report import FLATTERED, report_on
 from unprompt.index.truth import ground_truth, recall
 from unprompt.index.tune import held_out, measure, recalls, truth_for, tune
 from unprompt.index.vector_index import VectorIndex
@@ -187,3 +189,15 @@ def test_searching_leaves_the_interpreter_to_other_threads() -> None:
     longest = [after - before for before, after in pairwise(inside)]
     assert len(inside) > 5, "the search was over before anything could be seen"
     assert max(longest) < (ended - started) / 2
+
+
+@pytest.mark.parametrize(("factory", "flattered"), [("HNSW16,SQfp16", True), ("IVF64,SQfp16", False)])
+def test_the_report_says_where_its_queries_flatter(
+    factory: str, flattered: bool, corpus: Embeddings, indexes: dict[str, VectorIndex]
+) -> None:
+    """A graph finds the neighbours of its own nodes sooner than those of others."""
+    own = truth_for(lambda: blocks_of(corpus), len(corpus))
+    others = truth_for(lambda: blocks_of(corpus), len(corpus), unit(50, seed=5))
+    found = report_on(indexes[factory], own, "as asked for", IndexGoal(0.01))
+    assert (FLATTERED in found.reason) == flattered
+    assert report_on(indexes[factory], others, "as asked for", IndexGoal(0.01)).reason == "as asked for"

@@ -156,6 +156,17 @@ def test_the_best_terms_are_of_different_keys_and_allowed() -> None:
     assert replace(terms, key=str.strip).best(values, 3) == [1, 2, 4]
 
 
+@given(st.lists(st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 45))
+def test_the_best_terms_are_those_of_a_full_sort(values: list[int], size: int) -> None:
+    texts = [f"term{i % 30}" for i in range(len(values))]
+    allowed = np.arange(len(values)) % 7 != 3
+    terms = Terms(texts, np.zeros((len(values), 2), np.float32), np.array(values, np.float32), allowed)
+    first: dict[str, int] = {}
+    for row in sorted(np.flatnonzero(allowed).tolist(), key=lambda row: (-values[row], row)):
+        first.setdefault(texts[row], row)
+    assert terms.best(np.array(values, np.float64), size) == sorted(list(first.values())[:size])
+
+
 def test_exchange_memory_offers_the_least_and_bars_what_moved() -> None:
     memory = ExchangeMemory()
     memory.learn([7, 8, 9], [0.3, 0.1, 0.2])

@@ -13,11 +13,11 @@ from unprompt.index.calibration import Calibration
 from unprompt.index.vocabulary import Vocabulary
 from unprompt.search import product as product_module
 from unprompt.search.product import ALONE, UNIT_ROUNDOFF, Bfloat16Copy, TermProduct, joined, product_of
-from unprompt.search.quantized import Int8Copy
+from unprompt.search.quantized import NARROW, Int8Copy
 from unprompt.search.rank_options import RankOptions
 from unprompt.search.ranker import FragmentRanker
 from unprompt.search.results import ScoredFragment
-from unprompt.search.topk import product_error
+from unprompt.search.topk import Error, product_error
 from unprompt.types import Embeddings, Fragment
 
 DIM = 48
@@ -106,6 +106,41 @@ def _both(ranker: FragmentRanker, queries: Embeddings) -> list[tuple[list[Scored
     return [(merged, *own) for merged, own in zip(ranker.merged(queries, 40), kinds, strict=True)]
 
 
+@pytest.mark.usefixtures("coarse")
+@pytest.mark.parametrize("seed", range(8))
+def test_any_vocabulary_is_ranked_as_by_brute_force(seed: int) -> None:
+    """Ties, hidden terms, k beyond what is allowed, several lists, and the least similar; in batches of any size."""
+    rng = np.random.default_rng([seed, 7])
+    terms, k = int(rng.integers(300, 5000)), int(rng.choice([1, 7, 60, 6000]))
+    distinct = unit(terms, seed)[: int(rng.choice([1, 5, 90, terms]))]
+    matrix = np.ascontiguousarray(distinct[rng.integers(0, len(distinct), terms)])
+    kinds = np.sort(rng.choice(["artwork", "flavor", "medium", "negative"], terms, p=[0.02, 0.6, 0.3, 0.08]))
+    vocabulary = Vocabulary.of([Fragment(f"{i:05}", kind) for i, kind in enumerate(kinds.tolist())], matrix)
+    ranker = FragmentRanker(vocabulary, RankOptions(exclude_terms=tuple(rng.choice(["*7", "0*", "?1???", "*3*"], 2))))
+    queries = np.concatenate([unit(8, seed + 1), normalise(distinct[:1] + 0.1 * unit(9, seed + 2))])
+    plain = ("medium", "artwork", "flavor")
+    for batch in (1, 4, 17):
+        for start in range(0, len(queries), batch):
+            part = queries[start : start + batch]
+            merged, lowest = ranker.merged(part, k), ranker.lowest(part, k, plain)
+            for i, each in enumerate(ranker.per_kind(part, k)):
+                scores = exact_scores(vocabulary, part[i])
+                assert {kind: [one.row for one in found] for kind, found in each.items()} == {
+                    kind: best_of(scores, ranker.allowed & (kinds == kind), k) for kind in ranker.kinds
+                }
+                mask = ranker.allowed & (kinds != "negative")
+                assert [one.row for one in merged[i]] == best_of(scores, mask, k)
+                assert [one.row for one in lowest[i]] == best_of(-scores, mask, k)
+    assert product_of(vocabulary)._for_batches is not None
+    assert product_of(vocabulary)._for_one is not None
+
+
+def best_of(scores: np.ndarray, mask: np.ndarray, k: int) -> list[int]:
+    rows = np.flatnonzero(mask)
+    found: list[int] = rows[np.lexsort((rows, -scores[rows]))][:k].tolist()
+    return found
+
+
 @pytest.mark.parametrize("vectors", ["random", "up", "down", "skewed"])
 def test_no_product_is_further_off_than_told(vectors: str) -> None:
     rng = np.random.default_rng(0)
@@ -120,12 +155,13 @@ def test_no_product_is_further_off_than_told(vectors: str) -> None:
     matrix = matrix.astype(np.float32)
     queries = matrix[::40].copy()
     copy = Bfloat16Copy(matrix)
-    values = np.empty((len(queries), 1900), np.float32)
-    copy.multiply(queries, 100, values)
-    off = np.abs(values - queries.astype(np.float64) @ matrix[100:].astype(np.float64).T).max()
-    longest = np.linalg.norm(matrix, axis=1).max() ** 2
+    values = copy.multiply(queries, [(100, 2000)]).by_query()
+    offs = np.abs(values - queries.astype(np.float64) @ matrix[100:].astype(np.float64).T)
+    absolute, relative, _ = copy.error(queries)
+    assert (offs <= absolute + relative * np.abs(values)).all()
+    off, longest = offs.max(), np.linalg.norm(matrix, axis=1).max() ** 2
     least = 1.5 * UNIT_ROUNDOFF if vectors in ("up", "down") else 1e-4
-    assert least * longest < off <= copy.error(queries) < 3.1 * UNIT_ROUNDOFF * longest
+    assert least * longest < off <= copy.error(queries).most < 3.1 * UNIT_ROUNDOFF * longest
 
 
 def test_small_batches_are_multiplied_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,22 +169,22 @@ def test_small_batches_are_multiplied_in_float32(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(product_module, "BATCH", 8)
     queries, matrix = unit(8, 1), unit(500, 2)
     small = TermProduct(matrix)
-    assert small.cosines(queries, [(0, 500)]).error == product_error(DIM)  # so few terms are soon multiplied
+    assert small.cosines(queries, [(0, 500)]).error == Error.of(product_error(DIM))  # so few terms are soon multiplied
     monkeypatch.setattr(product_module, "LARGE", 500 * DIM)
     product = TermProduct(matrix)
-    assert product.cosines(queries[:7], [(0, 500)]).error == product_error(DIM)
-    assert product.cosines(queries, [(0, 500)]).error > product_error(DIM)
-    assert product.cosines(queries[:2], [(0, 500)]).error > product_error(DIM)
+    assert product.cosines(queries[:7], [(0, 500)]).error == Error.of(product_error(DIM))
+    assert product.cosines(queries, [(0, 500)]).error.most > product_error(DIM)
+    assert product.cosines(queries[:2], [(0, 500)]).error.most > product_error(DIM)
     alone = product.cosines(queries[:1], [(0, 500)])
-    assert alone.error == product_error(DIM)
-    np.testing.assert_allclose(alone.values, queries[:1] @ matrix.T, atol=alone.error)
+    assert alone.error == Error.of(product_error(DIM))
+    np.testing.assert_allclose(alone.scores.by_query(), queries[:1] @ matrix.T, atol=alone.error.most)
 
 
 def test_a_processor_without_bfloat16_multiplies_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product_module, "LARGE", 0)
     monkeypatch.setattr(product_module, "multiplies_bfloat16", lambda: False)
     product = TermProduct(unit(500, 2))
-    assert product.cosines(unit(64, 1), [(0, 500)]).error == product_error(DIM)
+    assert product.cosines(unit(64, 1), [(0, 500)]).error == Error.of(product_error(DIM))
     assert product._for_batches is None
 
 
@@ -166,33 +202,46 @@ def test_no_8_bit_product_is_further_off_than_told(vectors: str) -> None:
     else:
         matrix = normalise(matrix)
     matrix = matrix.astype(np.float32)
-    copy, values = Int8Copy(matrix), np.empty((1, 900), np.float32)
+    copy = Int8Copy(matrix)
     length = np.linalg.norm(matrix, axis=1).max() ** 2
     for query in [*matrix[:30], np.full(384, 384**-0.5, np.float32)]:
-        copy.multiply(query[None], 100, values)
+        values = copy.multiply(query[None], [(100, 1000)]).by_query()
         off = np.abs(values - query.astype(np.float64) @ matrix[100:].astype(np.float64).T).max()
-        assert off <= copy.error(query[None]) < 0.1 * length
+        assert off <= copy.error(query[None]).most < 0.1 * length
     # The bound is no fantasy: a query along a row's own residual comes near it.
     scale = np.abs(matrix[1]).max() / np.float32(127)
     residual = (matrix[1] - np.rint(matrix[1] / scale) * scale)[None]
-    values = np.empty((1, 1), np.float32)
-    copy.multiply(residual, 1, values)
-    assert abs(float(values[0, 0]) - float(residual[0] @ matrix[1])) > 0.2 * copy.error(residual)
+    value = float(copy.multiply(residual, [(1, 2)]).values[0, 0])
+    assert abs(value - float(residual[0] @ matrix[1])) > 0.2 * copy.error(residual).most
+
+
+@pytest.mark.parametrize("dim", [NARROW, NARROW + 1, 768, 1024])
+def test_8_bit_products_of_any_width_are_exact_sums(dim: int) -> None:
+    """Along the diagonal every product is as large as it can be, and 32 bits hold the sums of `NARROW` at most."""
+    matrix = np.concatenate([np.full((1, dim), dim**-0.5), -np.full((1, dim), dim**-0.5), unit(50, 1, dim)])
+    matrix = matrix.astype(np.float32)
+    queries = np.concatenate([matrix[:3], np.full((1, dim), 1e-44, np.float32), np.zeros((1, dim), np.float32)])
+    copy = Int8Copy(matrix)
+    for query in queries:
+        values = copy.multiply(query[None], [(0, 52)]).values[:, 0]
+        off = np.abs(values - matrix.astype(np.float64) @ query.astype(np.float64)).max()
+        assert off <= copy.error(query[None]).most
+    assert copy.multiply(matrix[:1], [(0, 2)]).values[:, 0] == pytest.approx([1.0, -1.0], abs=1e-6)
 
 
 def test_a_copy_for_single_queries_is_made_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(product_module, "multiplies_int8", lambda: True)
     matrix, query = unit(500, 2), unit(1, 1)
     small = TermProduct(matrix)
-    assert {small.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {product_error(DIM)}
+    assert {small.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {Error.of(product_error(DIM))}
     monkeypatch.setattr(product_module, "LARGE", 500 * DIM)
     product = TermProduct(matrix)
     errors = [product.cosines(query, [(0, 500)]).error for _ in range(ALONE + 1)]
-    assert errors[:ALONE] == [product_error(DIM)] * ALONE
-    assert errors[ALONE] > product_error(DIM)
+    assert errors[:ALONE] == [Error.of(product_error(DIM))] * ALONE
+    assert errors[ALONE].most > product_error(DIM)
     monkeypatch.setattr(product_module, "multiplies_int8", lambda: False)
     plain = TermProduct(matrix)
-    assert {plain.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {product_error(DIM)}
+    assert {plain.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {Error.of(product_error(DIM))}
 
 
 def test_the_processor_is_asked() -> None:
@@ -202,16 +251,18 @@ def test_the_processor_is_asked() -> None:
 
 
 @pytest.mark.usefixtures("coarse")
-@pytest.mark.parametrize("queries", [1, 20])
-def test_ranges_stand_one_after_the_other(queries: int) -> None:
+@pytest.mark.parametrize(("queries", "asked"), [(1, 1), (1, 9), (9, 1), (20, 1)])
+def test_ranges_stand_one_after_the_other(queries: int, asked: int) -> None:
     matrix, batch = unit(40_000, 0), unit(queries, 1)
     ranges = [(3, 5), (5, 30_000), (35_000, 35_001)]
     rows = np.concatenate([np.arange(*each) for each in ranges])
-    found = TermProduct(matrix).cosines(batch, ranges)
-    assert found.values.flags.c_contiguous
-    np.testing.assert_allclose(found.values, batch @ matrix[rows].T, atol=found.error)
+    product = TermProduct(matrix)
+    scores, error = [product.cosines(batch, ranges) for _ in range(asked)][-1]
+    assert scores.shape == (len(rows), queries)
+    assert (error.most > product_error(DIM)) == (queries == 20 or asked > 5)
+    np.testing.assert_allclose(scores.by_query(), batch @ matrix[rows].T, atol=error.most)
     assert list(joined(ranges)) == [(3, 30_000), (35_000, 35_001)]
-    assert TermProduct(matrix).cosines(batch, []).values.shape == (queries, 0)
+    assert product.cosines(batch, []).scores.shape == (0, queries)
 
 
 def test_a_vocabulary_has_one_product_as_long_as_it_lives() -> None:

@@ -74,3 +74,24 @@ def test_what_is_forgotten_is_as_if_it_had_never_been_seen() -> None:
     difference = old.correct(np.zeros(9)) - fresh.correct(np.zeros(9))
     assert np.ptp(difference[[0, 3, 4, 7, 8]]) < 1e-9, "only the estimate of the deviation may remember"
     np.testing.assert_allclose(difference[[5, 6]], 0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dim", [8, 90])  # fewer dimensions than observations, and more
+def test_what_is_learnt_bit_by_bit_is_as_if_it_was_learnt_at_once(dim: int) -> None:
+    rng = np.random.default_rng(dim)
+    rows = normalise(rng.standard_normal((60, dim)))
+    slow = GainSurrogate(rows, np.zeros(60, np.float32))
+    for _ in range(12):
+        slow.forget(0.5)
+        for _ in range(2):
+            slow.learn(rng.integers(0, 60, 5), rng.standard_normal(5))
+    seen = np.flatnonzero(slow._counts)
+    assert 20 < len(seen) < 60, "some were forgotten"
+    counts = slow._counts[seen]
+    at_once = GainSurrogate(rows, np.zeros(60, np.float32))
+    at_once._counts[seen], at_once._totals[seen] = counts, slow._totals[seen]
+    at_once._see(seen)
+    at_once._deviation = slow._deviation
+    for learner in (slow, at_once):
+        learner.learn(seen[:1], np.zeros(1))
+    np.testing.assert_allclose(slow.correct(np.zeros(60)), at_once.correct(np.zeros(60)), atol=2e-6)

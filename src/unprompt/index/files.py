@@ -8,8 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-import platformdirs
-
 TEMPORARY = ".tmp"
 """The suffix of a file that is being written; what ends so may be deleted by the next writer."""
 
@@ -19,6 +17,8 @@ CACHE_VARIABLE = "UNPROMPT_CACHE"
 
 def cache_folder() -> Path:
     """What `CACHE_VARIABLE` names, else unprompt's folder in the user's cache. Deleting it loses time only."""
+    import platformdirs  # here, so that indexes can be measured where it is not installed
+
     return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_path("unprompt"))
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ from numpy.typing import NDArray
 from unprompt.errors import LibraryError
 from unprompt.index.commit import current
 from unprompt.index.files import sha256_file
+from unprompt.index.kept import Kept
 from unprompt.index.manifest import Manifest, ShardInfo
 from unprompt.index.reconstruct import RowReader
-from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_table, table_records
+from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_batch, table_records
 from unprompt.index.vector_index import VectorIndex
 from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
 from unprompt.types import Embeddings, Record
@@ -25,7 +27,13 @@ PROMPTS_FILE = "prompts.parquet"
 SKIPPED_FILE = "skipped.jsonl"
 
 _HASH_AT_OPEN = 128 << 20
-_CACHED_TABLES = 64
+_KEPT_TABLES = 512 << 20
+"""Bytes of shards' tables that are kept once read: those of a million pictures, which take 300 to 450 each."""
+_KEPT_ARRAYS = 4 << 30
+"""Bytes of shards' arrays that stay mapped; pages that are not read take no memory, and those that are can be taken
+back by the operating system at any time."""
+_SLICED = 16
+"""Rows of one table up to which slicing out each is faster than taking all."""
 _MAPPED_ROWS = 20_000
 """Indexes of so many rows are mapped into memory: they open at once, and processes share them."""
 
@@ -46,7 +54,9 @@ class Library:
         self.path = path
         self.search_device = search_device
         self.manifest = manifest
-        self._table = lru_cache(maxsize=_CACHED_TABLES)(self._read_table)
+        self._table = Kept(self._read_table, _bytes_of, _KEPT_TABLES)
+        keeps = os.name == "posix"  # elsewhere a mapped file could not be replaced
+        self._array = Kept(self._map_array, _bytes_of, _KEPT_ARRAYS) if keeps else self._map_array
 
     @classmethod
     def open(cls, path: Path | str, search_device: str = "cpu") -> Library:
@@ -112,32 +122,28 @@ class Library:
         outside = wanted[(wanted < 0) | (wanted >= len(self))]
         if outside.size:
             raise IndexError(f"row {outside[0]} is not in a library of {len(self)} pictures")
-        shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
-        ends = np.cumsum([shard.rows for shard in shards])
-        holders = np.searchsorted(ends, wanted, side="right")
-        found: dict[int, Record] = {}
-        for at in np.unique(holders):
-            inside = np.unique(wanted[holders == at])
-            table = self._table(PICTURES.table_file(shards[at].number))
-            records = table_records(table.take(inside - (ends[at] - shards[at].rows)))
-            found |= dict(zip(inside.tolist(), records, strict=True))
-        return [found[row] for row in wanted.tolist()]
+        if not wanted.size:
+            return []
+        distinct, places = np.unique(wanted, return_inverse=True)
+        cells = [cell for shard, inside in self._located(distinct) for cell in self._cells(shard, inside)]
+        records = table_records(pa.Table.from_batches(cells).combine_chunks())
+        return [records[place] for place in places.tolist()]
 
     def prompts(self, rows: Sequence[int]) -> list[tuple[str, int]]:
         """Returns (prompt, count) of rows of the prompt index."""
-        table = self._prompts
-        return [(table.column("prompt")[row].as_py(), table.column("count")[row].as_py()) for row in rows]
+        found = self._prompts.take(pa.array(rows, type=pa.int64()))
+        return list(zip(found["prompt"].to_pylist(), found["count"].to_pylist(), strict=True))
 
     def picture_texts(self, rows: Sequence[int]) -> Embeddings:
         """Returns the stored embeddings of the prompts of rows of the image index, (N, dim)."""
-        shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
-        ends = np.cumsum([shard.rows for shard in shards])
+        found = np.empty((len(rows), self.dim), dtype=np.float32)
         wanted = np.asarray(rows, dtype=np.int64)
-        holders = np.searchsorted(ends, wanted, side="right")
-        found = np.empty((len(wanted), self.dim), dtype=np.float32)
-        for at in np.unique(holders):
-            array = self.shard_array(PICTURES, PICTURES.text_array, shards[at])
-            found[holders == at] = array[wanted[holders == at] - (ends[at] - shards[at].rows)]
+        order = np.argsort(wanted, kind="stable")
+        start = 0
+        for shard, inside in self._located(wanted[order]):
+            places = order[start : start + len(inside)]
+            found[places] = self.shard_array(PICTURES, PICTURES.text_array, shard)[inside]
+            start += len(inside)
         return found
 
     def prompt_texts(self, rows: Sequence[int]) -> Embeddings | None:
@@ -159,10 +165,12 @@ class Library:
         Raises:
             LibraryError: it is missing or damaged, or has been replaced since the library was opened.
         """
-        path = self._file(series.array_file(array, shard.number))
-        stored = read_array(path, self.dim)
+        name = series.array_file(array, shard.number)
+        stored = self._array(name)
         if len(stored) != shard.rows:
-            raise LibraryError(f"{path} has {len(stored)} rows, the manifest said {shard.rows}; open the library again")
+            raise LibraryError(
+                f"{self.path / name} has {len(stored)} rows, the manifest said {shard.rows}; open the library again"
+            )
         return stored
 
     def verify(self) -> list[str]:
@@ -202,8 +210,8 @@ class Library:
         return RowReader.of(index.faiss_index) if index is not None else None
 
     @cached_property
-    def _prompts(self) -> pa.Table:
-        return read_table(self._checked(PROMPTS_FILE)).combine_chunks()
+    def _prompts(self) -> pa.RecordBatch:
+        return read_batch(self._checked(PROMPTS_FILE))
 
     @property
     def _on_gpu(self) -> bool:
@@ -246,8 +254,33 @@ class Library:
             vectors[[rows[caption] for caption in captions]] = stored
         yield vectors
 
-    def _read_table(self, name: str) -> pa.Table:
-        return read_table(self._checked(name))
+    @cached_property
+    def _pictures(self) -> tuple[list[ShardInfo], NDArray[np.int64]]:
+        """The shards of pictures, and the number of the row after each one's last."""
+        shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
+        return shards, np.cumsum([shard.rows for shard in shards], dtype=np.int64)
+
+    def _located(self, rows: NDArray[np.int64]) -> Iterator[tuple[ShardInfo, NDArray[np.int64]]]:
+        """The shards of ascending rows of the image index, with the places of the rows in each."""
+        shards, ends = self._pictures
+        holders = np.searchsorted(ends, rows, side="right")
+        for holder in np.unique(holders).tolist():
+            yield shards[holder], rows[holders == holder] - (ends[holder] - shards[holder].rows)
+
+    def _cells(self, shard: ShardInfo, inside: NDArray[np.int64]) -> list[pa.RecordBatch]:
+        """Some rows of a shard's table, in one batch or several."""
+        table = self._table(PICTURES.table_file(shard.number))
+        if inside[-1] >= len(table):
+            raise LibraryError(f"a table of {self.path} has fewer rows than the manifest says; build the library again")
+        if len(inside) > _SLICED:
+            return [table.take(pa.array(inside))]
+        return [table.slice(place, 1) for place in inside.tolist()]
+
+    def _map_array(self, name: str) -> NDArray[np.floating[Any]]:
+        return read_array(self._file(name), self.dim)
+
+    def _read_table(self, name: str) -> pa.RecordBatch:
+        return read_batch(self._checked(name))
 
     def _file(self, name: str) -> Path:
         return current(self.path, name, self.manifest)
@@ -259,3 +292,7 @@ class Library:
         if info.bytes <= _HASH_AT_OPEN and sha256_file(path) != info.sha256:
             raise LibraryError(f"{path} was changed: its sha256 is not the manifest's; restore it or build again")
         return path
+
+
+def _bytes_of(stored: pa.RecordBatch | NDArray[np.floating[Any]]) -> int:
+    return int(stored.nbytes)

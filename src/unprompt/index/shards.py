@@ -140,12 +140,28 @@ def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         LibraryError: it is missing or not parquet.
     """
     try:
-        return pq.read_table(path, columns=columns)
+        if columns is not None:
+            return pq.read_table(path, columns=columns)
+        with pq.ParquetFile(path) as file:  # without the machinery of data sets: half the time of a small file
+            return file.read()
     except FileNotFoundError:
         raise LibraryError(f"{path} is missing; restore it or build the library again") from None
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise LibraryError(f"{path} is not a readable table ({reason}); restore it or build again") from None
+
+
+def read_batch(path: Path) -> pa.RecordBatch:
+    """Reads a parquet table as one batch, whose rows are sliced and taken faster than those of a table.
+
+    Raises:
+        LibraryError: as `read_table`, or a column holds more than 2 GiB of text.
+    """
+    table = read_table(path)
+    batches = table.combine_chunks().to_batches()
+    if len(batches) > 1:
+        raise LibraryError(f"{path} holds over 2 GiB in one column; build the library anew with a lower --shard-size")
+    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)
 
 
 def as_embeddings(array: NDArray[np.floating[Any]]) -> Embeddings:

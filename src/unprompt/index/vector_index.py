@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from unprompt.errors import LibraryError
 from unprompt.index import training
+from unprompt.index.coarse import CoarseSearch
 from unprompt.index.engine import load_faiss, reason_of
 from unprompt.index.parameters import search_parameters
 from unprompt.index.training import Accelerator, Blocks, Clusterer, inverted_lists
@@ -56,6 +57,7 @@ class VectorIndex:
         self.factory = factory
         self.parameters = parameters
         self._defaults = search_parameters(index, parameters)
+        self._coarse = CoarseSearch(index) if CoarseSearch.suits(index) else None
 
     @property
     def dim(self) -> int:
@@ -141,7 +143,10 @@ class VectorIndex:
         if queries.ndim != 2 or queries.shape[1] != self.dim:
             raise LibraryError(f"queries are {queries.shape}, the index has {self.dim} dimensions")
         chosen = self._defaults if parameters is None else search_parameters(self._index, parameters)
-        scores, rows = self._index.search(np.ascontiguousarray(queries, dtype=np.float32), k, params=chosen)
+        queries = np.ascontiguousarray(queries, dtype=np.float32)
+        if self._coarse is not None and self._coarse.takes(len(queries), chosen):
+            return self._coarse.search(queries, k, chosen)
+        scores, rows = self._index.search(queries, k, params=chosen)
         return scores, rows
 
     def write(self, path: Path) -> None:

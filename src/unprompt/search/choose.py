@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,7 +11,8 @@ from numpy.typing import NDArray
 
 from unprompt.search.diversity import Collapse, mmr
 from unprompt.search.rank_options import RankOptions
-from unprompt.search.topk import best_first, rescore, survivors
+from unprompt.search.scores import Scores
+from unprompt.search.topk import Error, best_first, rescore, survivors
 from unprompt.types import Embeddings
 
 if TYPE_CHECKING:
@@ -49,38 +51,38 @@ class Chooser:
         self._min_percentile = None if lowest else options.min_percentile
 
     def choose(
-        self, queries: Embeddings, scores: NDArray[np.float32], rows: NDArray[np.intp], k: int, error: float
+        self, queries: Embeddings, scores: Scores, rows: NDArray[np.intp], k: int, error: Error
     ) -> list[Ranking]:
         """Ranks the terms in `rows` for each query.
 
         Args:
             queries: (Q, D).
-            scores: (Q, n) float32 cosines with the terms in `rows`, minus infinity where one is hidden; changed.
+            scores: of the terms in `rows`, n of them, for Q queries; minus infinity where one is hidden; changed.
             rows: (n,) which terms these are, rising.
             k: at least 1.
             error: how far the scores may be from the exact cosines.
         """
         if not len(rows):
             return [(rows, np.zeros(0, np.float32)) for _ in queries]
-        self._hide_improbable(scores, rows, error)
+        scores = self._hide_improbable(scores, rows, error)
         depth = k if self._options.diversity is None else max(k, min(HEAD * k, MOST))
         wanted = depth if self._options.collapse is None else 2 * depth
         columns = self._candidates(scores, rows, wanted, error)
         found = []
-        for query, own, candidates in zip(queries, scores, columns, strict=True):
-            head = self._head(query, own, rows, candidates, depth, wanted, error)
+        for i, candidates in enumerate(columns):
+            head = self._head(queries[i], partial(scores.of, i), rows, candidates, depth, wanted, error)
             found.append(self._spread(head, k))
         return found
 
     def _head(
         self,
         query: NDArray[np.float32],
-        scores: NDArray[np.float32],
+        scores: Callable[[], Scores],
         rows: NDArray[np.intp],
         candidates: NDArray[np.intp],
         depth: int,
         wanted: int,
-        error: float,
+        error: Error,
     ) -> Ranking:
         """The `depth` best terms that pass thresholds and collapse; looks further down while they are too few."""
         while True:
@@ -91,7 +93,7 @@ class Chooser:
             if len(ranked) >= depth or last or wanted >= len(rows):
                 return ranked[:depth], cosines[:depth]
             wanted *= GROWTH
-            candidates = self._candidates(scores[None], rows, wanted, error)[0]
+            candidates = self._candidates(scores(), rows, wanted, error)[0]
 
     def _ordered(
         self, query: NDArray[np.float32], rows: NDArray[np.intp], wanted: int
@@ -104,7 +106,9 @@ class Chooser:
         keys = self._percentiles(rows, cosines) if self._by_percentile else self._sign * cosines
         order = best_first(keys, rows)[:wanted]
         exhausted = len(rows) < wanted
-        rows, cosines, keys = rows[order], cosines[order], keys[order]
+        rows, cosines = rows[order], cosines[order]
+        if self._min_score is None and self._min_percentile is None:
+            return rows, cosines, exhausted
         passing = np.ones(len(rows), dtype=bool)
         if self._min_score is not None:
             passing &= cosines >= np.float32(self._min_score)
@@ -121,21 +125,22 @@ class Chooser:
         order = np.concatenate([chosen, np.arange(MOST, len(rows))])[:k]
         return rows[order], cosines[order]
 
-    def _candidates(
-        self, scores: NDArray[np.float32], rows: NDArray[np.intp], k: int, error: float
-    ) -> list[NDArray[np.intp]]:
-        """For each query the columns that may be among its k best."""
+    def _candidates(self, scores: Scores, rows: NDArray[np.intp], k: int, error: Error) -> list[NDArray[np.intp]]:
+        """For each query the places in `rows` of the terms that may be among its k best."""
         if not self._by_percentile or self._calibration is None:
-            return survivors(scores, k, 2 * error)
-        return [self._calibration.likeliest(own, rows, k, error) for own in scores]
+            return survivors(scores, k, error)
+        return [self._calibration.likeliest(own, rows, k, error.most) for own in scores.by_query()]
 
-    def _hide_improbable(self, scores: NDArray[np.float32], rows: NDArray[np.intp], error: float) -> None:
+    def _hide_improbable(self, scores: Scores, rows: NDArray[np.intp], error: Error) -> Scores:
         """Hides what is below the thresholds beyond the product's error; `_ordered` decides about the rest."""
         if self._min_percentile is not None and self._calibration is not None:
-            least = self._calibration.thresholds(rows, self._min_percentile).astype(np.float32) - 2 * error
-            np.copyto(scores, -np.inf, where=scores < least)
+            scores = scores.to_float32()
+            least = self._calibration.thresholds(rows, self._min_percentile).astype(np.float32) - 2 * error.most
+            np.putmask(scores.values, scores.values < least[:, None], -np.inf)
         if self._min_score is not None and self._by_percentile:
-            np.copyto(scores, -np.inf, where=scores < np.float32(self._min_score - 2 * error))
+            scores = scores.to_float32()
+            np.putmask(scores.values, scores.values < np.float32(self._min_score - 2 * error.most), -np.inf)
+        return scores
 
     def _percentiles(self, rows: NDArray[np.intp], cosines: NDArray[np.float32]) -> NDArray[np.float64]:
         assert self._calibration is not None  # FragmentRanker has refused options that need one

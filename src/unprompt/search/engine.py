@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -22,11 +22,14 @@ from unprompt.search.ingredients import first_answers
 from unprompt.search.inputs import ImageLike, iterate_images, load_query_image
 from unprompt.search.modes import MODES, ComposeInput
 from unprompt.search.queries import Query
+from unprompt.search.ranked_once import RankedOnce
 from unprompt.search.ranker import FragmentRanker
 from unprompt.search.reranker import Reranker
-from unprompt.search.results import Analysis, QueryResult
+from unprompt.search.results import Analysis, QueryResult, ScoredFragment
 from unprompt.search.retrieve import as_backend, local_library
-from unprompt.search.settings import DEFAULT, Settings
+from unprompt.search.retrieved import retrieved_finals
+from unprompt.search.settings import DEFAULT, RETRIEVE, Settings
+from unprompt.search.stored_texts import StoredTexts
 from unprompt.search.subject import prompt_part, subject_from_prompts
 from unprompt.search.text_cache import TextCache
 from unprompt.types import Captioner, Encoder, Part
@@ -127,8 +130,13 @@ class Engine:
             return []
         evidence = find_evidence(self._backend, queries, max(DEPTH, DEPTH_FACTOR * k), settings.where)
         task = self._task(evidence, settings)
-        fragments = task.ranker.per_kind(task.queries, k)
-        finals = compose_finals(task, evidence, settings, self._fusion)
+        fragments: list[dict[str, list[ScoredFragment]]] = [{} for _ in queries]
+        if settings.mode != RETRIEVE or settings.ranking.kinds is not None:
+            fragments = task.ranker.per_kind(task.queries, k)
+        if settings.mode == RETRIEVE:
+            finals = retrieved_finals(task, evidence, settings.policy, self._stored)
+        else:
+            finals = compose_finals(task, evidence, settings, self._fusion)
         negatives = MODES["negative"](task) if settings.negative else None
         return [
             QueryResult(
@@ -184,20 +192,24 @@ class Engine:
         ranker, budget = self._prepare(settings)
         embeddings = np.stack([each.query.embedding for each in evidence])  # (Q, D)
         subjects = [self._subject(settings, each) for each in evidence]
-        return ComposeInput(embeddings, subjects, ranker, self._texts.encode_texts, budget)
+        once = cast("FragmentRanker", RankedOnce(ranker))
+        return ComposeInput(embeddings, subjects, once, self._texts.encode_texts, budget)
 
     def _subject(self, settings: Settings, found: Evidence) -> Part | None:
         if settings.subject is not None:
             return Part(settings.subject, "user", "subject", 0.0)
-        if settings.mode == DEFAULT:
+        if settings.mode in (DEFAULT, RETRIEVE):
             return prompt_part(found.within(DEPTH).prompts)
         return subject_from_prompts(found.prompts, found.neighbours, self._artists)
 
     @cached_property
     def _fusion(self) -> Fusion:
+        return Fusion(Reranker.load(self.encoder.name), self.captioners, self._artists, self._stored)
+
+    @cached_property
+    def _stored(self) -> StoredTexts | None:
         local = local_library(self._backend)
-        stored = local.library if local is not None else None
-        return Fusion(Reranker.load(self.encoder.name), self.captioners, self._artists, stored)
+        return local.library if local is not None else None
 
     @cached_property
     def _artists(self) -> Collection[str]:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from numpy.typing import NDArray
 
 from unprompt.search.quantized import Int8Copy, longest, multiplies_int8
-from unprompt.search.topk import product_error
+from unprompt.search.scores import STEP, Bfloat16Scores, FloatScores, Scores, placed
+from unprompt.search.topk import Error, product_error
 from unprompt.types import Embeddings
 
 if TYPE_CHECKING:
@@ -34,15 +34,12 @@ LARGE = 1 << 22
 UNIT_ROUNDOFF = 2.0**-8
 """Of bfloat16, which keeps 8 bits: half the distance from 1 to the next number."""
 
-_STEP = 512
-"""Rows whose products are turned over at a time: they stay in the cache, and PyTorch needs no threads for so few."""
-
 
 class Cosines(NamedTuple):
-    """(Q, n) float32 cosines, C-contiguous, and how far each may be from the exact one."""
+    """Rough cosines of the asked rows, one after another, and how far each may be from the exact one."""
 
-    values: NDArray[np.float32]
-    error: float
+    scores: Scores
+    error: Error
 
 
 class TermProduct:
@@ -61,24 +58,20 @@ class TermProduct:
         self._asked_alone = 0
 
     def cosines(self, queries: Embeddings, ranges: Sequence[tuple[int, int]]) -> Cosines:
-        """The cosines of (Q, D) queries with the rows in some ranges, one range after the other."""
+        """The cosines of the rows in some ranges, one range after the other, with (Q, D) queries."""
         runs = list(joined(ranges))
-        values = np.empty((len(queries), sum(stop - start for start, stop in runs)), dtype=np.float32)
         copy = self._copy_for_one() if len(queries) == 1 else self._copy_for(len(queries))
-        end = 0
-        for start, stop in runs:
-            begin, end = end, end + stop - start
-            multiply = self._multiply if copy is None else copy.multiply
-            multiply(queries, start, values[:, begin:end])
-        error = product_error(self._matrix.shape[1]) if copy is None else copy.error(queries)
-        return Cosines(values, error)
+        if copy is None:
+            return Cosines(self._multiply(queries, runs), Error.of(product_error(self._matrix.shape[1])))
+        return Cosines(copy.multiply(queries, runs), copy.error(queries))
 
-    def _multiply(self, queries: Embeddings, start: int, out: NDArray[np.float32]) -> None:
+    def _multiply(self, queries: Embeddings, runs: Sequence[tuple[int, int]]) -> FloatScores:
         # Rows times queries, in one go: queries times rows takes longer, and the threads that share a product wait for
         # one another after each.
-        products = self._matrix[start : start + out.shape[1]] @ queries.T  # (n, Q)
-        for first in range(0, len(products), _STEP):
-            out[:, first : first + _STEP] = products[first : first + _STEP].T
+        values = np.empty((sum(stop - start for start, stop in runs), len(queries)), dtype=np.float32)
+        for rows, place in placed(runs):
+            np.matmul(self._matrix[rows], queries.T, out=values[place])
+        return FloatScores(values)
 
     def _copy_for(self, queries: int) -> Bfloat16Copy | None:
         worth = queries >= BATCH and self._matrix.size >= LARGE and "torch" in sys.modules
@@ -102,23 +95,25 @@ class Bfloat16Copy:
 
         self._rows = torch.empty(matrix.shape, dtype=torch.bfloat16)
         self._residual = self._norm = 0.0
-        for start in range(0, len(matrix), _STEP):
-            exact = matrix[start : start + _STEP]
-            rounded = self._rows[start : start + _STEP]
+        for start in range(0, len(matrix), STEP):
+            exact = matrix[start : start + STEP]
+            rounded = self._rows[start : start + STEP]
             rounded.copy_(torch.from_numpy(np.array(exact)))
             self._norm = max(self._norm, longest(rounded.float().numpy()))
             self._residual = max(self._residual, longest(exact - rounded.float().numpy()))
 
-    def multiply(self, queries: Embeddings, start: int, out: NDArray[np.float32]) -> None:
-        """Writes the products of (Q, D) queries with n rows from `start` on to `out`, (Q, n)."""
+    def multiply(self, queries: Embeddings, runs: Sequence[tuple[int, int]]) -> Bfloat16Scores:
+        """The products of the rows in some runs, one run after the other, with (Q, D) queries."""
         import torch
 
         columns = torch.from_numpy(queries.copy()).to(torch.bfloat16).T  # (D, Q)
-        products = self._rows[start : start + out.shape[1]] @ columns  # (n, Q)
-        for first in range(0, len(products), _STEP):
-            out[:, first : first + _STEP] = products[first : first + _STEP].float().numpy().T
+        bits = np.empty((sum(stop - start for start, stop in runs), len(queries)), dtype=np.uint16)
+        products = torch.from_numpy(bits.view(np.int16)).view(torch.bfloat16)
+        for rows, place in placed(runs):
+            torch.mm(self._rows[rows], columns, out=products[place])
+        return Bfloat16Scores(bits)
 
-    def error(self, queries: Embeddings) -> float:
+    def error(self, queries: Embeddings) -> Error:
         """How far a product may be from the exact one, at most.
 
         With q' and t' for the rounded vectors, |qt - q't'| <= |q||t - t'| + |q - q'||t'| by Cauchy and Schwarz. These
@@ -132,7 +127,8 @@ class Bfloat16Copy:
         length = longest(rounded) * self._norm
         operands = longest(queries) * self._residual + longest(queries - rounded) * self._norm
         summed = 2 * product_error(queries.shape[1]) * length
-        return operands + summed + UNIT_ROUNDOFF * (length + summed)
+        most = operands + summed + UNIT_ROUNDOFF * (length + summed)
+        return Error(operands + summed, UNIT_ROUNDOFF, most)
 
 
 @cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,25 @@ __all__ = ["FragmentRanker", "RankOptions", "is_negative"]
 
 BLOCK = 1 << 23
 """Scores of a block, Q x T of them at most (and one query's at least): 32 MiB, and as much for making them."""
+
+PLANS = 4
+"""Of which a ranker keeps the rows: 8 bytes a term each."""
+
+
+class Plan(NamedTuple):
+    """What one product serves: lists of terms, one after another.
+
+    Attributes:
+        ranges: the vocabulary's rows that are multiplied.
+        rows: (n,) these rows one by one.
+        lists: where each list starts and stops in `rows`.
+        hidden: places in `rows` of terms that are not allowed.
+    """
+
+    ranges: list[tuple[int, int]]
+    rows: NDArray[np.intp]
+    lists: list[tuple[int, int]]
+    hidden: NDArray[np.intp]
 
 
 def is_negative(kind: str) -> bool:
@@ -65,6 +84,7 @@ class FragmentRanker:
         """Kinds that have an allowed term, in the order of `RankOptions.kinds` when it names them."""
         if self.options.kinds is not None:
             self.kinds = tuple(kind for kind in dict.fromkeys(self.options.kinds) if kind in self.kinds)
+        self._plans: dict[tuple[tuple[str, ...], ...], Plan] = {}
 
     def per_kind(self, queries: Embeddings, k: int) -> list[dict[str, list[ScoredFragment]]]:
         """The k best terms of every kind.
@@ -143,21 +163,31 @@ class FragmentRanker:
     ) -> list[list[list[ScoredFragment]]]:
         """For each query the best of every list of kinds; with `sign` -1 the least similar."""
         queries = self._check(queries, k)
-        ranges = [self.vocabulary.kind_ranges[kind] for kinds in lists for kind in kinds]
-        sizes = [sum(b - a for a, b in map(self.vocabulary.kind_ranges.__getitem__, kinds)) for kinds in lists]
-        rows = np.concatenate([np.zeros(0, np.intp), *(np.arange(a, b) for a, b in ranges)])
-        ends = np.cumsum([0, *sizes]).tolist()
-        hidden = np.flatnonzero(~self.allowed[rows])
+        plan = self._planned(tuple(map(tuple, lists)))
         chooser = self._best if sign > 0 else self._least
-        step = max(1, BLOCK // max(1, len(rows)))
+        step = max(1, BLOCK // max(1, len(plan.rows)))
         results: list[list[list[ScoredFragment]]] = []
         for start in range(0, len(queries), step):
             block = queries[start : start + step]
-            scores, error = product_of(self.vocabulary).cosines(block if sign > 0 else -block, ranges)
-            scores[:, hidden] = -np.inf
-            found = [chooser.choose(block, scores[:, a:b], rows[a:b], k, error) for a, b in pairwise(ends)]
-            results += [[self._scored(found[i][q]) for i in range(len(lists))] for q in range(len(block))]
+            scores, error = product_of(self.vocabulary).cosines(block if sign > 0 else -block, plan.ranges)
+            scores.hide(plan.hidden)
+            found = [chooser.choose(block, scores.part(a, b), plan.rows[a:b], k, error) for a, b in plan.lists]
+            results += [[self._scored(each[q]) for each in found] for q in range(len(block))]
         return results
+
+    def _planned(self, lists: tuple[tuple[str, ...], ...]) -> Plan:
+        """The plan of some lists of kinds; a few are kept, as they are asked for again and again."""
+        plan = self._plans.get(lists)
+        if plan is None:
+            ranges = [self.vocabulary.kind_ranges[kind] for kinds in lists for kind in kinds]
+            rows = np.concatenate([np.zeros(0, np.intp), *(np.arange(a, b) for a, b in ranges)])
+            sizes = [sum(b - a for a, b in map(self.vocabulary.kind_ranges.__getitem__, kinds)) for kinds in lists]
+            ends = np.cumsum([0, *sizes]).tolist()
+            plan = Plan(ranges, rows, list(pairwise(ends)), np.flatnonzero(~self.allowed[rows]))
+            if len(self._plans) >= PLANS:
+                self._plans.clear()
+            self._plans[lists] = plan
+        return plan
 
     def _scored(self, ranking: Ranking) -> list[ScoredFragment]:
         rows, scores = ranking

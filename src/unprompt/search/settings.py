@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 NEAR_DUPLICATE = 0.95
 
 DEFAULT = "default"
+RETRIEVE = "retrieve"
+"""The mode that composes nothing, see `unprompt.search.retrieved`."""
 CAPTIONS = "captions"
 INGREDIENTS = ("neighbours", "prompts", "composed", CAPTIONS)
 """Where the candidates for a default answer come from: the prompts of the nearest pictures, the prompts whose text is
@@ -28,7 +30,8 @@ class Settings:
     """Everything about an answer but how many of each to return.
 
     Attributes:
-        mode: how the final prompt is composed, one of `unprompt.search.modes.MODES`.
+        mode: how the final prompt is composed, one of `unprompt.search.modes.MODES`, or `RETRIEVE`, which answers with
+            the library's best prompt and, unless `ranking` names kinds, looks for no fragments.
         target: what the prompt must fit into, as `unprompt.search.budget.load_budget` names it.
         subject: what the final prompt begins with; None takes it from the library.
         negative: also compose a negative prompt.
@@ -53,8 +56,11 @@ class Settings:
     def __post_init__(self) -> None:
         from unprompt.search.modes import MODES
 
-        if self.mode not in MODES:
-            raise QueryError(f"unknown mode {self.mode!r}: use one of {', '.join(MODES)}")
+        known = (*MODES, RETRIEVE)
+        if self.mode not in known:
+            raise QueryError(f"unknown mode {self.mode!r}: use one of {', '.join(known)}")
+        if self.mode == RETRIEVE and self.subject is not None:
+            raise QueryError(f"mode {RETRIEVE} answers with the library's prompts; leave the subject out")
         if self.subject is not None and not self.subject.strip():
             raise QueryError("the subject is blank; say what the picture shows, or leave it out")
         for name in self.ingredients:

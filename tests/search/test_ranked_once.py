@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fakes import FakeEncoder, colour_picture
+from unprompt.errors import QueryError
+from unprompt.index.library import Library
+from unprompt.search.engine import Engine
+from unprompt.search.ranked_once import RankedOnce
+from unprompt.search.ranker import FragmentRanker
+from unprompt.types import Embeddings
+
+
+class Counting(FragmentRanker):
+    """Counts the queries that it ranks."""
+
+    ranked = 0
+
+    def per_kind(self, queries: Embeddings, k: int):  # type: ignore[no-untyped-def]
+        Counting.ranked += len(queries)
+        return super().per_kind(queries, k)
+
+
+def test_each_query_is_ranked_once_and_as_ever(library: Library, encoder: FakeEncoder) -> None:
+    ranker = Counting(library.vocabulary)
+    once, queries = RankedOnce(ranker), encoder.encode_texts(["red", "blue whale", "red"])
+    Counting.ranked = 0
+    assert once.per_kind(queries, 2) == FragmentRanker(library.vocabulary).per_kind(queries, 2)
+    assert Counting.ranked == 2
+    assert once.per_kind(queries[::-1], 2) == FragmentRanker(library.vocabulary).per_kind(queries[::-1], 2)
+    assert Counting.ranked == 2
+    assert once.per_kind(queries, 1) == FragmentRanker(library.vocabulary).per_kind(queries, 1)
+    assert Counting.ranked == 4
+    assert once.per_kind(queries[:0], 2) == []
+
+
+def test_callers_do_not_share_what_they_get(library: Library, encoder: FakeEncoder) -> None:
+    once, query = RankedOnce(FragmentRanker(library.vocabulary)), encoder.encode_texts(["red"])
+    once.per_kind(query, 2)[0].clear()
+    assert once.per_kind(query, 2)[0]
+
+
+def test_all_else_is_the_rankers(library: Library, encoder: FakeEncoder) -> None:
+    ranker = FragmentRanker(library.vocabulary)
+    once, query = RankedOnce(ranker), encoder.encode_texts(["red"])
+    assert once.vocabulary is library.vocabulary
+    assert once.merged(query, 3) == ranker.merged(query, 3)
+    with pytest.raises(QueryError, match="numbers each"):
+        once.per_kind(np.zeros((1, 3), dtype=np.float32), 2)
+
+
+def test_a_default_answer_ranks_a_picture_once(
+    library: Library, encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unprompt.search.engine.FragmentRanker", Counting)
+    engine = Engine(library, encoder)
+    Counting.ranked = 0
+    engine.query(colour_picture(tmp_path / "red.png", "red", seed=999))
+    assert Counting.ranked == 1
