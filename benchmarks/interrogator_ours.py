@@ -14,7 +14,10 @@ from typing import Any
 import numpy as np
 
 from interrogator_worker import CountingEncoder, serve, timed
+from unprompt.builders.vocabulary import embed_texts
 from unprompt.encoders import load_encoder
+from unprompt.index.contexts import DTYPE, in_context, kept_contexts
+from unprompt.index.text_cache import TextCache
 from unprompt.index.vocabulary import Vocabulary
 from unprompt.search.budget import load_budget
 from unprompt.search.modes import MODES, ComposeInput
@@ -55,6 +58,10 @@ class Side:
             raise SystemExit("the vocabulary's terms are not those of CI's merged table")
         self._ranker = FragmentRanker(vocabulary)
         self._budget = load_budget(BUDGET)
+        # Made once, as CI's merged table is.
+        cache = TextCache(self._encoder.encoder, DTYPE, table.parent / "contexts")
+        embed_texts(in_context(sorted(set(vocabulary.terms), key=len)), self._encoder.encoder, cache, None)
+        self._contexts = kept_contexts(vocabulary, self._encoder.encoder, cache)
         self._features: Embeddings = np.zeros((0, vocabulary.matrix.shape[1]), dtype=np.float32)
 
     def features(self, path: str) -> int:
@@ -84,6 +91,7 @@ class Side:
             ranker=self._ranker,
             encode_texts=self._encoder.encode_texts,
             budget=self._budget,
+            contexts=lambda: self._contexts,
         )
         return [candidate.prompt for candidate in MODES[mode](task)]
 

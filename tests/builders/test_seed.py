@@ -9,9 +9,9 @@ from safetensors.numpy import save_file
 
 from fakes import FakeEncoder
 from unprompt.builders.seed import seed_from_ci
-from unprompt.builders.text_cache import TextCache
 from unprompt.builders.vocabulary import VocabularyReport, add_fragments
 from unprompt.errors import SourceError
+from unprompt.index.text_cache import TextCache
 from unprompt.types import Fragment
 
 TERMS = ["soft light", "", "neon", "neon", "haze"]

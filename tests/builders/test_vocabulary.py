@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from fakes import FakeEncoder
-from unprompt.builders.text_cache import TextCache
 from unprompt.builders.vocabulary import (
     VocabularyReport,
     add_fragments,
@@ -17,6 +16,7 @@ from unprompt.builders.vocabulary import (
 )
 from unprompt.errors import LibraryError
 from unprompt.index.library import Library
+from unprompt.index.text_cache import TextCache
 from unprompt.index.vocabulary import Vocabulary
 from unprompt.types import Fragment
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from unprompt.builders.fragments import ci_labels, read_ci_cache
-from unprompt.builders.text_cache import TextCache
 from unprompt.errors import SourceError
+from unprompt.index.text_cache import TextCache
 from unprompt.types import Encoder
 
 _CHECKED = 16

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from unprompt.builders.build import encoder_info
 from unprompt.builders.calibrate import MIN_REFERENCE, fit, reference_pictures
-from unprompt.builders.text_cache import TextCache
 from unprompt.errors import LibraryError
 from unprompt.index.library import Library
 from unprompt.index.refresh import replace_vocabulary
+from unprompt.index.text_cache import TextCache
 from unprompt.index.vocabulary import FORMS, PLAIN, Stored, Vocabulary
 from unprompt.index.writer import LibraryWriter
 from unprompt.types import Encoder, Fragment
@@ -88,7 +88,7 @@ def add_fragments(
         absent = sorted({term for term in terms if term not in there}, key=lambda term: (len(term), term))
         if progress:
             progress(count_terms(fragments, forms) - len(absent))
-        fresh, encoded = _embed(absent, encoder, cache, progress)
+        fresh, encoded = embed_texts(absent, encoder, cache, progress)
         there.update(zip(absent, fresh, strict=True))
         embeddings = np.array([there[term] for term in terms], dtype=old.dtype).reshape(-1, encoder.dim)
         if new or back:
@@ -241,7 +241,7 @@ def _check_forms(forms: Mapping[str, Sequence[str]]) -> None:
             raise LibraryError(f"kind {kind!r} has no form; give one, such as {{}}")
 
 
-def _embed(
+def embed_texts(
     texts: Sequence[str], encoder: Encoder, cache: TextCache, progress: Callable[[int], object] | None
 ) -> tuple[_Array, int]:
     """Embeds texts that are ordered by length; also returns how many of them the cache did not have."""

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.search.chains import Chain, ChainScores, Fits
-from unprompt.search.surrogate import GainSurrogate
+from unprompt.search.effect_model import EffectModel
 from unprompt.search.terms import largest
 from unprompt.search.words import append, plain_words
 
@@ -20,25 +20,25 @@ TRIES = 8
 
 
 class Extensions:
-    """The extensions of b chains by each of the surrogate's a active terms.
+    """The extensions of b chains by each of the model's a active terms.
 
     Args:
         bases: the chains, with embeddings.
-        surrogate: predicts their values. Its active terms must stay the same.
+        model: predicts their values. Its active terms must stay the same.
         texts: of all terms.
         fits: the budget.
         repeat_words: whether a term may be taken whose words stand in the prompt already.
     """
 
     def __init__(
-        self, bases: Sequence[Chain], surrogate: GainSurrogate, texts: Sequence[str], fits: Fits, repeat_words: bool
+        self, bases: Sequence[Chain], model: EffectModel, texts: Sequence[str], fits: Fits, repeat_words: bool
     ) -> None:
         self._bases = bases
-        self._surrogate = surrogate
+        self._model = model
         self._texts = texts
         self._fits = fits
         self._words = None if repeat_words else [plain_words(base.text) for base in bases]
-        priors = [surrogate.prior(base.embedding, base.score) for base in bases if base.embedding is not None]
+        priors = [model.prior(base) for base in bases]
         self._priors = np.array(priors)  # (b, a)
         self._open = np.ones(self._priors.shape, dtype=bool)
         self._chosen: set[frozenset[int]] = set()
@@ -51,7 +51,7 @@ class Extensions:
 
     def values(self) -> NDArray[np.float64]:
         """(b, a) predictions; minus infinity where there is nothing to try."""
-        return np.where(self._open, self._surrogate.correct(self._priors), -np.inf)
+        return np.where(self._open, self._model.correct(self._priors), -np.inf)
 
     def choose(self, count: int, known: ChainScores) -> list[tuple[int, int]]:
         """The `count` most promising (base, term) pairs that fit and whose prompts are new; none is offered twice."""
@@ -70,18 +70,18 @@ class Extensions:
         return chosen
 
     def learn(self, pairs: Sequence[tuple[int, int]], chains: Sequence[Chain]) -> None:
-        """Tells the surrogate how far the true cosines of the pairs' chains were above their priors."""
+        """Tells the model how far the true cosines of the pairs' chains were above their priors."""
         columns = np.array([column for _, column in pairs], dtype=np.intp)
         priors = self._priors[[i for i, _ in pairs], self._places(columns)]
-        self._surrogate.learn(columns, np.array([chain.score for chain in chains]) - priors)
+        self._model.learn(columns, np.array([chain.score for chain in chains]) - priors)
 
     def _usable(self, places: NDArray[np.intp], known: ChainScores) -> list[tuple[int, int]]:
         """Of some places in the table, which this closes, the pairs that may be encoded."""
-        rows, active = np.divmod(places, len(self._surrogate.active))
+        rows, active = np.divmod(places, len(self._model.active))
         self._open[rows, active] = False
         pairs: list[tuple[int, int]] = []
         prompts: list[str] = []
-        for i, column in zip(rows.tolist(), self._surrogate.active[active].tolist(), strict=True):
+        for i, column in zip(rows.tolist(), self._model.active[active].tolist(), strict=True):
             prompt = append(self._bases[i].text, self._texts[column])
             repeats = self._words is not None and plain_words(self._texts[column]) in self._words[i]
             if prompt not in known and not repeats and self._new(i, column):
@@ -103,6 +103,6 @@ class Extensions:
     def _places(self, columns: Sequence[int] | NDArray[np.intp]) -> NDArray[np.intp]:
         """Where those of some terms that are active stand among the active ones."""
         wanted = np.array(columns, dtype=np.intp)
-        active = self._surrogate.active
+        active = self._model.active
         places = np.minimum(np.searchsorted(active, wanted), len(active) - 1)
         return places[active[places] == wanted] if len(active) else places[:0]

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice, repeat
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unprompt.search.chains import LEAST_GAIN, Chain, ChainScores, Fits
+from unprompt.search.chains import LEAST_GAIN, Chain, ChainScores, Columns, Fits
+from unprompt.search.effect_model import EffectModel
 from unprompt.search.exchanges import ExchangeMemory
 from unprompt.search.extensions import Extensions
+from unprompt.search.relocations import moved_to, relocate
 from unprompt.search.rounds import Search
-from unprompt.search.surrogate import KEPT, GainSurrogate
 from unprompt.search.terms import Terms
 
 
@@ -22,10 +23,11 @@ class LocalOptions:
     """How hard a chain is searched for.
 
     Attributes:
-        first: extensions that are encoded in the first round, where the prediction is best.
-        explored: extensions encoded in each of the `explorations` rounds after it, from which the prediction learns.
+        near: terms that are encoded after the start in the first round, those nearest the query.
+        random: terms that are encoded then besides: what is nearest teaches little about all others.
+        explored: extensions of the start encoded in each of the `explorations` rounds after it.
         explorations: see `explored`.
-        survivors: extensions encoded in each later round of growth.
+        survivors: the most extensions encoded in each later round of growth.
         together: extensions that are encoded at a time; the prediction learns from them before the next are chosen.
         valley: fragments that a growing chain takes at first whether they help or not, as CLIP Interrogator does.
         patience: rounds of growth without a better chain, beyond the valley, before it ends.
@@ -34,15 +36,22 @@ class LocalOptions:
         max_encoded: prompts after which no new round begins.
         dropped: fragments that each exchange tries to do without, those worth least.
         exchanged: the most extensions encoded in each exchange.
-        remembered: how much of its weight an observation keeps from one exchange to the next.
+        in_place: of these, how many are tried also with the new fragment where the old one stood.
+        settling: moves without an improvement after which a grown chain's fragments are moved about no more.
+        relocated: the same after each exchange.
+        moved: moves that are encoded at a time.
+        growing_kept: how much of its weight an observation keeps from one round of growth to the next.
+        exchanging_kept: the same for exchanges.
         active: terms that are looked at in a round; see `search_locally`.
         settled: prompts after which the active terms are chosen anew only every `renewed` prompts.
         renewed: see `settled`.
         repeat_words: whether a term may be taken whose words stand in the prompt already.
+        seed: of the random terms and moves.
     """
 
-    first: int = 32
-    explored: int = 80
+    near: int = 32
+    random: int = 64
+    explored: int = 32
     explorations: int = 2
     survivors: int = 16
     together: int = 8
@@ -51,13 +60,19 @@ class LocalOptions:
     growing: float = 0.4
     max_parts: int = 32
     max_encoded: int = 1340
-    dropped: int = 3
-    exchanged: int = 32
-    remembered: float = 0.9
+    dropped: int = 5
+    exchanged: int = 16
+    in_place: int = 2
+    settling: int = 24
+    relocated: int = 8
+    moved: int = 4
+    growing_kept: float = 0.6
+    exchanging_kept: float = 0.9
     active: int = 4096
     settled: int = 250
     renewed: int = 120
     repeat_words: bool = False
+    seed: int = 0
 
 
 def search_locally(
@@ -65,12 +80,12 @@ def search_locally(
 ) -> Search[Chain]:
     """Searches for the chain from `start` whose prompt has the greatest cosine with the query.
 
-    Growth appends the best of the extensions that `GainSurrogate` predicts most of, round by round, even if each makes
+    Growth appends the best of the extensions that `EffectModel` predicts most of, round by round, even if each makes
     the chain worse at first. Exchanges then go to the best chain met with one fragment added, replaced or dropped, be
     it worse, and never back at once (tabu search, Glover, 1989); a round ends as soon as it has found a better chain
-    than any that is predicted. The cosine of a term says little about what it adds to a longer prompt, so of all terms
-    those are looked at whose gain is predicted greatest by what was learnt so far. A search among the terms that were
-    most promising beside the start alone ended lower on 4 of 4 pictures, by 0.015 in the mean.
+    than any that is predicted. After each exchange the fragments are moved about as long as that helps. The cosine of a
+    term says little about what it adds to a longer prompt, so of all terms those are looked at whose gain is predicted
+    greatest by what was learnt so far.
 
     No term is taken twice, nor, unless `repeat_words`, one whose words stand in the prompt already. Equal values are
     ordered by the chains found first, and extensions by the order of their bases and the terms.
@@ -102,53 +117,80 @@ class _LocalSearch:
         self.terms = terms
         self.fits = fits
         self.options = options
-        self.surrogate = GainSurrogate(terms.embeddings, terms.scores)
+        self.model = EffectModel(terms)
         self.scores = ChainScores(query, start, terms.texts, None)
+        self.rng = np.random.default_rng(options.seed)
         self.renewed: int | None = None  # how many prompts were encoded when the active terms were chosen
 
     def grow(self, best: Chain) -> Search[Chain]:
         """Appends one term after the other, and returns the best chain met."""
-        options, chain, stale, sizes = self.options, best, 0, self.sizes()
-        while (stale < options.patience or len(chain.columns) < options.valley) and self.may_grow(chain):
-            found = yield from self.extend([chain], next(sizes), kept=None)
-            if not found:
-                break
+        options, chain, stale = self.options, best, 0
+        found = yield from self.begin(best)
+        while found:
             rises, chain = found[0].value > chain.value + LEAST_GAIN, found[0]
             better = chain.value > best.value + LEAST_GAIN
             best, stale = (chain, 0) if better else (best, 0 if rises else stale + 1)
+            if (stale >= options.patience and len(chain.columns) >= options.valley) or not self.may_grow(chain):
+                break
+            found = yield from self.extend([chain], options.survivors, options.growing_kept, enough=-np.inf)
         return best
+
+    def begin(self, start: Chain) -> Search[list[Chain]]:
+        """The first extensions, best first: those by the nearest terms, by random ones, and by what these promise."""
+        options, terms = self.options, self.terms
+        allowed = np.flatnonzero(terms.allowed)
+        drawn = self.rng.choice(allowed, min(options.random, len(allowed)), replace=False).tolist()
+        rows = {*terms.best(terms.scores, options.near), *(row for row in drawn if terms.key(terms.texts[row]))}
+        self.model.activate(sorted(rows))
+        found = yield from self.extend_active([start], len(rows), together=len(rows))
+        for _ in range(options.explorations):
+            found += yield from self.extend([start], options.explored, kept=1.0, enough=-np.inf)
+        return sorted(found, key=lambda each: -each.value)
 
     def may_grow(self, chain: Chain) -> bool:
         spent = self.scores.encoded >= self.options.growing * self.options.max_encoded
         return not spent and len(chain.columns) < self.options.max_parts
 
-    def sizes(self) -> Iterator[int]:
-        """How many extensions each round of growth encodes."""
-        yield self.options.first
-        yield from repeat(self.options.explored, self.options.explorations)
-        yield from repeat(self.options.survivors)
-
     def exchange(self, best: Chain) -> Search[Chain]:
         """Moves to the best chain met with one fragment added, replaced or dropped, and keeps the best of all."""
-        memory, chain, limit = ExchangeMemory(), best, len(best.columns)  # at first all are tried
-        while chain.columns and self.scores.encoded < self.options.max_encoded:
+        options, memory, limit = self.options, ExchangeMemory(), len(best.columns)  # at first all are tried
+        chain = best = yield from self.relocate(best, None, options.settling)
+        while chain.columns and self.scores.encoded < options.max_encoded:
             columns = chain.columns
             positions = memory.weakest(columns, limit) if self.start or len(columns) > 1 else []
             shorter = yield from self.scores.encode([columns[:i] + columns[i + 1 :] for i in positions])
             memory.learn([columns[i] for i in positions], [chain.value - each.value for each in shorter])
-            bases = sorted(shorter, key=lambda each: -each.value)[: max(self.options.dropped, self.options.together)]
-            bases += [chain] if len(columns) < self.options.max_parts else []
-            barred = (*columns, *memory.barred())
-            kept = self.options.remembered
-            found = yield from self.extend(bases, self.options.exchanged, kept, barred, enough=chain.value)
+            bases = sorted(shorter, key=lambda each: -each.value)[: options.dropped + 2]
+            bases += [chain] if len(columns) < options.max_parts else []
+            barred, kept = (*columns, *memory.barred()), options.exchanging_kept
+            found = yield from self.extend(bases, options.exchanged, kept, barred, enough=chain.value)
+            found += yield from self.in_place(columns, found)
             moves = [*(each for each in shorter if each.value > chain.value), *found]
             if not moves:
                 break
             moved = min(moves, key=lambda each: -each.value)
             memory.move(columns, moved.columns)
-            best = moved if moved.value > best.value + LEAST_GAIN else best
-            chain, limit = moved, self.options.dropped
+            newest = next((column for column in moved.columns if column not in columns), None)
+            chain, limit = (yield from self.relocate(moved, newest, options.relocated)), options.dropped
+            best = chain if chain.value > best.value + LEAST_GAIN else best
         return best
+
+    def in_place(self, columns: Columns, found: Sequence[Chain]) -> Search[list[Chain]]:
+        """The best chains found with one fragment replaced, their new one where the old one stood."""
+        replaced = [each.columns for each in found if len(each.columns) == len(columns)][: self.options.in_place]
+        moved = [moved_to(each, len(each) - 1, _first_missing(columns, each)) for each in replaced]
+        prompts = [self.scores.prompt(each) for each in moved]
+        fitting = zip(moved, prompts, self.fits(prompts), strict=True)
+        return (
+            yield from self.scores.encode([each for each, text, fits in fitting if fits and text not in self.scores])
+        )
+
+    def relocate(self, chain: Chain, newest: int | None, failures: int) -> Search[Chain]:
+        together, limit = self.options.moved, self.options.max_encoded
+        moves = relocate(
+            chain, newest, self.scores, self.fits, self.rng, failures=failures, together=together, limit=limit
+        )
+        return (yield from moves)
 
     def singles(self) -> list[Chain]:
         """The best term alone, which needs no encoding."""
@@ -164,27 +206,38 @@ class _LocalSearch:
         return []
 
     def extend(
-        self, bases: Sequence[Chain], limit: int, kept: float | None, barred: Sequence[int] = (), enough: float = np.inf
+        self, bases: Sequence[Chain], limit: int, kept: float, barred: Sequence[int] = (), enough: float = np.inf
     ) -> Search[list[Chain]]:
         """Encodes the most promising extensions of some chains by one term, a few at a time; returns them best first.
 
         Args:
             bases: with embeddings.
             limit: the most to encode.
-            kept: how much of its weight an earlier observation keeps; None as in growth.
+            kept: how much of its weight an earlier observation keeps.
             barred: terms that are not to be taken.
             enough: no more are encoded once one is better than this and than all predictions.
         """
-        self.surrogate.forget(KEPT if kept is None else kept)
+        self.model.forget(kept)
         self.renew(min(bases, key=lambda each: -each.value))
-        tried = Extensions(bases, self.surrogate, self.terms.texts, self.fits, self.options.repeat_words)
+        return (yield from self.extend_active(bases, limit, barred, enough, self.options.together))
+
+    def extend_active(
+        self,
+        bases: Sequence[Chain],
+        limit: int,
+        barred: Sequence[int] = (),
+        enough: float = np.inf,
+        together: int = 1,
+    ) -> Search[list[Chain]]:
+        """`extend` by the terms that are active."""
+        tried = Extensions(bases, self.model, self.terms.texts, self.fits, self.options.repeat_words)
         tried.bar(barred)
         found: list[Chain] = []
         best = -np.inf
         while len(found) < limit:
-            if best > enough and best > tried.values().max():
+            if found and best > enough and best > tried.values().max():
                 break
-            pairs = tried.choose(min(self.options.together, limit - len(found)), self.scores)
+            pairs = tried.choose(min(together, limit - len(found)), self.scores)
             chains = yield from self.scores.encode([(*bases[i].columns, column) for i, column in pairs])
             if not chains:
                 break
@@ -199,7 +252,10 @@ class _LocalSearch:
         settled = self.renewed is not None and encoded >= self.options.settled
         if self.renewed is not None and settled and encoded - self.renewed < self.options.renewed:
             return
-        assert base.embedding is not None
-        values = self.surrogate.everywhere(base.embedding, base.score)
-        self.surrogate.activate(self.terms.best(values, self.options.active))
+        self.model.activate(self.terms.best(self.model.everywhere(base), self.options.active))
         self.renewed = encoded
+
+
+def _first_missing(columns: Columns, others: Columns) -> int:
+    """The first position of `columns` whose fragment is not among `others`."""
+    return next(i for i, column in enumerate(columns) if column not in others)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from unprompt.search.effects import term_effects
 from unprompt.search.words import plain_words
 from unprompt.types import Embeddings
+
+_UNKNOWN = np.zeros((0, 0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,8 @@ class Terms:
         scores: (T,) their cosines with the query.
         allowed: (T,) False for those that no chain may take.
         key: terms of one key are the same term to the search.
+        effects: (T, F) float32, see `unprompt.search.effects`; by default made of the embeddings.
+        lengths: (T,) float32, the texts' in characters; by default measured.
     """
 
     texts: Sequence[str]
@@ -29,6 +34,14 @@ class Terms:
     scores: NDArray[np.float32]
     allowed: NDArray[np.bool_]
     key: Callable[[str], str] = plain_words
+    effects: Embeddings = field(default_factory=lambda: _UNKNOWN)
+    lengths: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)
+
+    def __post_init__(self) -> None:
+        if self.effects is _UNKNOWN:
+            object.__setattr__(self, "effects", term_effects(self.embeddings))
+        if self.lengths is _UNKNOWN:
+            object.__setattr__(self, "lengths", np.array([len(text) for text in self.texts], dtype=np.float32))
 
     def best(self, values: NDArray[np.floating], size: int) -> list[int]:
         """Rows of the `size` greatest values of allowed terms with words and a key of their own, in rising order."""

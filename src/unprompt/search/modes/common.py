@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -35,6 +35,8 @@ class ComposeInput:
         ranker: the vocabulary, and which of its terms are allowed.
         encode_texts: embeds N texts as (N, D).
         budget: how long a prompt may be.
+        contexts: makes (T, D) embeddings of the vocabulary's terms at the end of a prompt (`unprompt.index.contexts`),
+            or None where they are not known. Mode `best` asks for them.
     """
 
     queries: Embeddings
@@ -42,6 +44,7 @@ class ComposeInput:
     ranker: FragmentRanker
     encode_texts: EncodeTexts
     budget: TokenBudget
+    contexts: Callable[[], Embeddings | None] = lambda: None
 
     def __post_init__(self) -> None:
         if len(self.subjects) != len(self.queries):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from unprompt.search.chain import Pool
 from unprompt.search.chains import Chain
+from unprompt.search.effects import effects_of
 from unprompt.search.modes.common import ComposeInput, source_of
 from unprompt.search.modes.wording import is_scrap, reads_on
 from unprompt.search.terms import Terms
@@ -49,7 +50,12 @@ def open_terms(task: ComposeInput) -> list[Terms]:
     if reads_on(task):
         key = plain_words
         allowed &= ~_scraps(vocabulary)
-    return [Terms(vocabulary.terms, vocabulary.matrix, row, allowed, key) for row in task.ranker.scores(task.queries)]
+    effects = effects_of(vocabulary, task.contexts)
+    lengths = np.array([len(text) for text in vocabulary.terms], dtype=np.float32)
+    return [
+        Terms(vocabulary.terms, vocabulary.matrix, row, allowed, key, effects, lengths)
+        for row in task.ranker.scores(task.queries)
+    ]
 
 
 def _scraps(vocabulary: Vocabulary) -> NDArray[np.bool_]:

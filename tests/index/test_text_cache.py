@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from fakes import FakeEncoder
-from unprompt.builders.text_cache import TextCache
 from unprompt.index.files import cache_folder
+from unprompt.index.text_cache import TextCache
 
 
 def cache(folder: Path, dtype: str = "float32") -> TextCache:

@@ -1,0 +1,133 @@
+"""Predicting what a term adds to a prompt, from what the search has encoded so far."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from unprompt.search.chains import Chain
+from unprompt.search.one_core import multiply, solve
+from unprompt.search.terms import Terms
+
+RELATIVE, LEAST, MOST = 2.0, 0.05, 1.5
+"""A term's weight beside the prompt that it is added to: so many times their lengths' ratio, within these bounds."""
+
+SEPARATOR = 4
+"""Characters that a comma counts as, about a token."""
+
+RIDGE = 0.5
+"""The variance of what is not linear in the features, beside that of a coefficient."""
+
+SHIFT_RIDGE = 0.005
+"""The same beside that of what all terms share."""
+
+OWN = 1.0
+"""The variance of noise beside that of what is a term's own."""
+
+FORGOTTEN = 0.01
+"""Observations of less weight no longer count as such."""
+
+
+class EffectModel:
+    """Predicts the cosine with a query that a prompt has once a term is appended to it.
+
+    The prior takes the longer prompt's embedding for a mean of the prompt's and the term's, weighted by their lengths.
+    What it gets wrong is linear in the terms' features (`unprompt.search.effects`), with coefficients that change
+    slowly as the prompt does: they are found by Bayesian linear regression whose older observations count less and less
+    (recursive least squares with exponential forgetting). What remains of a term's own errors is added where it was
+    seen.
+
+    Predictions are made for the active terms, at first all.
+
+    Args:
+        terms: with embeddings, cosines with the query, and features.
+    """
+
+    def __init__(self, terms: Terms) -> None:
+        self._terms = terms
+        width = terms.effects.shape[1] + 1
+        self._precision, self._moments = np.zeros((width, width)), np.zeros(width)
+        self._ridge = np.full(width, RIDGE)
+        self._ridge[-1] = SHIFT_RIDGE
+        self._slopes = np.zeros(width)
+        self._seen = np.zeros(0, dtype=np.intp)  # (m,) the observations' terms, one of several observations repeatedly
+        self._errors = np.zeros(0)
+        self._weights = np.zeros(0)
+        self.activate(np.arange(len(terms.scores)))
+
+    def activate(self, rows: Sequence[int] | NDArray[np.intp]) -> None:
+        """Predictions are made for these terms from now on; positions in rising order."""
+        self.active: NDArray[np.intp] = np.array(rows, dtype=np.intp)
+        """(a,) positions of the terms that predictions are made for, rising."""
+        terms = self._terms
+        self._embeddings, self._effects = (each.take(self.active, axis=0) for each in (terms.embeddings, terms.effects))
+        self._update()
+
+    def prior(self, chain: Chain) -> NDArray[np.float64]:
+        """(a,) the cosines expected of a chain (with an embedding) and each active term, before anything is learnt."""
+        return self._prior(chain, self._embeddings, self._terms.scores[self.active], self._terms.lengths[self.active])
+
+    def correct(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(..., a) priors and what was learnt, rounded so that the last bits of a product decide nothing."""
+        return (prior + self._correction).round(6)
+
+    def everywhere(self, chain: Chain) -> NDArray[np.float64]:
+        """(T,) the prediction for all terms, less what is their own; infinity for those lately seen."""
+        terms = self._terms
+        values = self._prior(chain, terms.embeddings, terms.scores, terms.lengths) + self._linear(terms.effects)
+        values[self._seen] = np.inf
+        return np.asarray(values.round(6), dtype=np.float64)
+
+    def forget(self, kept: float) -> None:
+        """Gives what was observed less weight, as the prompt has changed."""
+        self._precision *= kept
+        self._moments *= kept
+        self._weights = self._weights * kept
+        known = self._weights >= FORGOTTEN
+        self._seen, self._errors, self._weights = self._seen[known], self._errors[known], self._weights[known]
+
+    def learn(self, columns: NDArray[np.intp], errors: NDArray[np.float64]) -> None:
+        """Takes in m observations: the terms' positions, and how far their true cosines were above the prior."""
+        rows = self._rows(columns)
+        self._precision += multiply(np.ascontiguousarray(rows.T), rows)
+        self._moments += np.einsum("md,m->d", rows, errors)
+        self._slopes = solve(self._precision + np.diag(self._ridge), self._moments[:, None])[:, 0]
+        self._seen = np.concatenate([self._seen, columns])
+        self._errors = np.concatenate([self._errors, errors])
+        self._weights = np.concatenate([self._weights, np.ones(len(columns))])
+        self._update()
+
+    def _rows(self, columns: NDArray[np.intp]) -> NDArray[np.float64]:
+        """(m, F + 1) what the errors are linear in: the features, and 1."""
+        return np.hstack([self._terms.effects[columns].astype(np.float64), np.ones((len(columns), 1))])
+
+    def _linear(self, effects: NDArray[np.float32]) -> NDArray[np.float64]:
+        products = multiply(effects, self._slopes[:-1, None].astype(np.float32))[:, 0]
+        return np.asarray(products.astype(np.float64) + self._slopes[-1], dtype=np.float64)
+
+    def _update(self) -> None:
+        self._correction = self._linear(self._effects)
+        if not len(self._seen) or not len(self.active):
+            return
+        rest = self._errors - multiply(self._rows(self._seen), self._slopes[:, None])[:, 0]
+        places = np.minimum(np.searchsorted(self.active, self._seen), len(self.active) - 1)
+        there = self.active[places] == self._seen
+        totals, weights = np.zeros(len(self.active)), np.zeros(len(self.active))
+        np.add.at(totals, places[there], (self._weights * rest)[there])
+        np.add.at(weights, places[there], self._weights[there])
+        self._correction += totals / (weights + OWN)
+
+    def _prior(
+        self,
+        chain: Chain,
+        embeddings: NDArray[np.float32],
+        scores: NDArray[np.float32],
+        lengths: NDArray[np.float32],
+    ) -> NDArray[np.float64]:
+        assert chain.embedding is not None
+        similarity = multiply(embeddings, chain.embedding[:, None])[:, 0].astype(np.float64)
+        weights = (RELATIVE * (lengths + SEPARATOR) / (len(chain.text) + SEPARATOR)).clip(LEAST, MOST)
+        norms = np.sqrt(np.maximum(1 + weights**2 + 2 * weights * similarity, 1e-6))
+        return np.asarray((chain.score + weights * scores) / norms, dtype=np.float64)

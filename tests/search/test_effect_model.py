@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fakes import normalise
+from unprompt.search import effect_model
+from unprompt.search.chains import Chain
+from unprompt.search.effect_model import EffectModel
+from unprompt.search.effects import WIDTH, term_effects
+from unprompt.search.terms import Terms
+
+COUNT = 60
+
+
+def terms_of(seed: int, dim: int = 12, count: int = COUNT) -> tuple[Terms, Chain]:
+    rng = np.random.default_rng(seed)
+    rows = normalise(rng.standard_normal((count, dim)))
+    query, prompt = normalise(rng.standard_normal((2, dim)))
+    texts = ["x" * int(length) for length in rng.integers(1, 30, count)]
+    terms = Terms(texts, rows, (rows @ query).astype(np.float32), np.ones(count, bool))
+    return terms, Chain((), "a prompt of some length", float(prompt @ query), float(prompt @ query), prompt)
+
+
+@given(st.integers(0, 1000), st.floats(0.3, 1.0))
+def test_the_prediction_is_that_of_weighted_ridge_regression(seed: int, kept: float) -> None:
+    terms, _ = terms_of(seed)
+    rng = np.random.default_rng(seed)
+    columns, errors = rng.permutation(COUNT)[:30], rng.standard_normal(30)
+    model = EffectModel(terms)
+    model.learn(columns[:20], errors[:20])
+    model.forget(kept)
+    model.learn(columns[20:], errors[20:])
+    rows = np.hstack([terms.effects.astype(np.float64), np.ones((COUNT, 1))])
+    weights = np.repeat([kept, 1.0], [20, 10])
+    ridge = np.diag([effect_model.RIDGE] * terms.effects.shape[1] + [effect_model.SHIFT_RIDGE])
+    seen = rows[columns]
+    slopes = np.linalg.solve(seen.T @ (weights[:, None] * seen) + ridge, seen.T @ (weights * errors))
+    expected = rows @ slopes
+    expected[columns] += weights * (errors - seen @ slopes) / (weights + effect_model.OWN)
+    np.testing.assert_allclose(model.correct(np.zeros(COUNT)), expected, atol=1e-4)
+
+
+def test_longer_terms_count_more_beside_a_prompt_and_all_count_less_beside_a_longer_one() -> None:
+    terms, chain = terms_of(1)
+    prior = EffectModel(terms).prior(chain)
+    for row in (0, 7, 30):
+        weight = 2.0 * (len(terms.texts[row]) + 4) / (len(chain.text) + 4)
+        assert chain.embedding is not None
+        mixed = chain.embedding + min(weight, 1.5) * terms.embeddings[row]
+        cosine = (chain.score + min(weight, 1.5) * terms.scores[row]) / np.linalg.norm(mixed)
+        assert prior[row] == pytest.approx(cosine, abs=1e-6)
+    long = Chain((), 100 * chain.text, chain.score, chain.value, chain.embedding)
+    assert np.abs(EffectModel(terms).prior(long) - chain.score).max() < np.abs(prior - chain.score).max()
+
+
+def test_predictions_for_some_terms_are_those_made_for_all() -> None:
+    terms, chain = terms_of(2)
+    model = EffectModel(terms)
+    model.learn(np.array([3, 7, 20]), np.array([0.1, -0.2, 0.05]))
+    every = model.correct(model.prior(chain))
+    ranked = model.everywhere(chain)
+    assert np.isinf(ranked[[3, 7, 20]]).all()
+    unseen = np.setdiff1d(np.arange(COUNT), [3, 7, 20])
+    np.testing.assert_allclose(ranked[unseen], every[unseen], atol=2e-6)
+    model.activate([1, 3, 30])
+    np.testing.assert_allclose(model.correct(model.prior(chain)), every[[1, 3, 30]], atol=1e-6)
+
+
+def test_what_is_forgotten_is_as_if_it_had_never_been_seen() -> None:
+    terms, _ = terms_of(4)
+    fresh, old = EffectModel(terms), EffectModel(terms)
+    old.learn(np.array([1, 2]), np.array([9.0, 9.0]))
+    for _ in range(40):
+        old.forget(0.3)
+    for model in (fresh, old):
+        model.learn(np.array([5, 6]), np.array([0.3, 0.5]))
+    np.testing.assert_allclose(old.correct(np.zeros(COUNT)), fresh.correct(np.zeros(COUNT)), atol=1e-6)
+
+
+def test_contexts_tell_what_embeddings_do_not() -> None:
+    rng = np.random.default_rng(7)
+    rows, contexts = normalise(rng.standard_normal((2, 400, 16)).reshape(800, 16)).reshape(2, 400, 16)
+    gains = contexts @ rng.standard_normal(16)  # depends on the contexts alone
+    errors = []
+    for effects in (term_effects(rows), term_effects(rows, contexts)):
+        terms = Terms(["x"] * 400, rows, np.zeros(400, np.float32), np.ones(400, bool), effects=effects)
+        model = EffectModel(terms)
+        model.learn(np.arange(200), gains[:200])
+        errors.append(np.abs(model.correct(np.zeros(400))[200:] - gains[200:]).mean())
+    assert errors[1] < errors[0] / 5
+
+
+def test_effects_are_the_leading_components_and_no_more_than_so_many() -> None:
+    rng = np.random.default_rng(8)
+    rows, contexts = (normalise(rng.standard_normal((700, 200)) @ rng.standard_normal((200, 200))) for _ in range(2))
+    effects = term_effects(rows, contexts)
+    assert effects.shape == (700, WIDTH)
+    assert effects.dtype == np.float32
+    both = [each - each.mean(axis=0) for each in (rows, contexts)]
+    both = np.hstack([each / np.sqrt(np.square(each).sum(axis=1).mean()) for each in both])
+    strengths = np.linalg.svd(both, compute_uv=False)
+    np.testing.assert_allclose(np.linalg.svd(effects, compute_uv=False), strengths[:WIDTH], rtol=1e-3)
+    assert term_effects(rows[:0]).shape == (0, 200)
+    assert np.isfinite(term_effects(rows[:1])).all()
