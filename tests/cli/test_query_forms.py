@@ -110,7 +110,7 @@ def test_nothing_to_query_with(run: Callable[..., Result], pictures: Path) -> No
     assert "--sidecar writes beside pictures" in run("query", pictures, "--sidecar", ".txt", "--combine").stderr
 
 
-@pytest.mark.parametrize("mode", ["default", "fast", "classic", "best", "negative"])
+@pytest.mark.parametrize("mode", ["default", "fast", "classic", "best", "negative", "retrieve"])
 def test_every_mode_answers_within_its_budget(run: Callable[..., Result], pictures: Path, mode: str) -> None:
     for answer in answers(run("query", "--json", pictures, "--mode", mode)):
         final = answer["final"]

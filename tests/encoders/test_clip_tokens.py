@@ -8,8 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
-from unprompt.encoders.clip_tokens import clean, clip_token_ids, comma_id
+from unprompt.encoders.clip_tokens import clean, clip_token_counts, clip_token_ids, comma_id
 
 PROMPTS = Path(__file__).parents[3] / "shared" / "prompts"
 
@@ -39,6 +41,12 @@ NASTY = [
     "<lora:thing:0.8> BREAK embedding:x",
     "1234567890 3.14159 10,000",
 ]
+
+
+PIECES = [*"aZ09.,'’&;<>()éßİΣǅﬁ½①\u0301\u200d\u200b\u00a0\u1680\u180e\u2028\u3000\x1c\x85\x00 \n🎨👩🇫🇷画\udc80",
+          "'s", "'LL", "n't", "<start_of_text>", "<end_of_text>", "start_of", "&amp;", "&nbsp;", "schÃ¶n",
+          "x" * 200]  # fmt: skip
+"""What a text of any kind may be put together of, to meet all rules of splitting words beside each other."""
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +90,19 @@ def test_as_open_clip_on_real_prompts(reference: Callable[[str], Sequence[int]])
     assert len(some) > 5000
     differ = [text for text, ids in zip(some, clip_token_ids(some), strict=True) if ids != reference(text)]
     assert differ == []
+
+
+@given(st.one_of(st.text(), st.lists(st.sampled_from(PIECES), max_size=40).map("".join)))
+@example("'s".join(NASTY))
+def test_counts_are_those_of_the_ids(text: str) -> None:
+    """Words are counted one by one; the whole text's ids are the oracle."""
+    texts = [text, f"{text} {text}", "a cat"]
+    assert clip_token_counts(texts) == [len(ids) for ids in clip_token_ids(texts)]
+
+
+def test_counts_of_nasty_texts() -> None:
+    assert clip_token_counts([*NASTY, *NASTY]) == [len(ids) for ids in clip_token_ids([*NASTY, *NASTY])]
+    assert clip_token_counts([]) == []
 
 
 def test_a_lone_surrogate_is_no_error() -> None:

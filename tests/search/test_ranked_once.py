@@ -9,8 +9,11 @@ from fakes import FakeEncoder, colour_picture
 from unprompt.errors import QueryError
 from unprompt.index.library import Library
 from unprompt.search.engine import Engine
+from unprompt.search.product import product_of
+from unprompt.search.rank_options import RankOptions
 from unprompt.search.ranked_once import RankedOnce
 from unprompt.search.ranker import FragmentRanker
+from unprompt.search.settings import Settings
 from unprompt.types import Embeddings
 
 
@@ -60,3 +63,38 @@ def test_a_default_answer_ranks_a_picture_once(
     Counting.ranked = 0
     engine.query(colour_picture(tmp_path / "red.png", "red", seed=999))
     assert Counting.ranked == 1
+
+
+@pytest.mark.parametrize("options", [
+    RankOptions(), RankOptions(collapse=0.95), RankOptions(kinds=("negative", "medium", "artist")),
+    RankOptions(kinds=("negative",)), RankOptions(kinds=("flavor",), diversity=0.5),
+])  # fmt: skip
+def test_both_rankings_of_one_product_are_as_ever(
+    library: Library, encoder: FakeEncoder, options: RankOptions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    queries = encoder.encode_texts(["red", "blue whale"])
+    ranker = FragmentRanker(library.vocabulary, options)
+    apart = ranker.per_kind(queries, 3), ranker.merged(queries, 5)
+    assert ranker.per_kind_and_merged(queries, 3, 5) == apart
+    assert list(ranker.per_kind_and_merged(queries, 3, 5)[0][0]) == list(ranker.kinds)
+    assert ranker.per_kind_and_merged(queries[:0], 3, 5) == ([], [])
+    once = RankedOnce(ranker, merged=5)
+    assert once.per_kind(queries, 3) == apart[0]
+    products = []
+    monkeypatch.setattr("unprompt.search.ranker.product_of", lambda _: products.append(1))
+    assert once.merged(queries, 5) == apart[1]
+    assert once.merged(queries[::-1], 5) == apart[1][::-1]
+    monkeypatch.undo()
+    assert once.merged(queries, 4) == ranker.merged(queries, 4)
+    assert products == []
+
+
+def test_a_fast_answer_takes_one_product(
+    library: Library, encoder: FakeEncoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    products = []
+    monkeypatch.setattr("unprompt.search.ranker.product_of", lambda of: (products.append(1), product_of(of))[1])
+    [found] = Engine(library, encoder).query(colour_picture(tmp_path / "red.png", "red"), settings=Settings("fast"))
+    assert found.final.prompt
+    assert found.fragments
+    assert products == [1]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ from tiny_library import write_library
 from unprompt.errors import QueryError
 from unprompt.index.library import Library
 from unprompt.search.engine import Engine
+from unprompt.search.evidence import find_evidence
 from unprompt.search.policy import Policy
 from unprompt.search.rank_options import RankOptions
+from unprompt.search.retrieved import retrieved_finals
 from unprompt.search.settings import Settings
-from unprompt.types import Candidate
+from unprompt.types import Candidate, Part
 
 RETRIEVE = Settings(mode="retrieve")
 
@@ -54,14 +57,15 @@ def test_the_score_of_a_prompt_that_only_a_neighbour_has(tmp_path: Path, encoder
     words = {f"red {number}": 1 for number in range(60)}
     engine = Engine(write_library(tmp_path / "library", encoder, pictures, words, []), encoder)
     [query] = next(engine.embed(colour_picture(tmp_path / "again.png", "red", seed=7)))
-    from unprompt.search.evidence import find_evidence
-    from unprompt.search.retrieved import _cosine
-
     [found] = find_evidence(engine.library, [query], 50)
     assert "something else entirely" not in [hit.id for hit in found.near]
     true = float(encoder.encode_texts(["something else entirely"])[0] @ query.embedding)
-    assert _cosine("something else entirely", found, library=engine._stored) == pytest.approx(true, abs=2e-3)
-    assert _cosine("something else entirely", found, library=None) == 0.0
+    policy, part = Policy(), Part("something else entirely", "neighbour:x", "prompt", 0.0)
+    task = replace(engine._task([found], RETRIEVE), subjects=[part])
+    [final] = retrieved_finals(task, [found], policy, engine._stored)
+    assert final.score == pytest.approx(true, abs=2e-3)
+    [final] = retrieved_finals(task, [found], policy, None)
+    assert (final.prompt, final.score) == ("something else entirely", 0.0)
 
 
 def test_policy_budget_and_named_kinds_hold(library: Library, encoder: FakeEncoder, red: Path) -> None:

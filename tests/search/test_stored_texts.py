@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from fakes import FakeEncoder, colour_picture
 from unprompt.index.library import Library
@@ -20,7 +21,7 @@ from unprompt.search.results import Neighbour
 from unprompt.search.retrieve import retrieve_neighbours, retrieve_prompts
 from unprompt.search.settings import Settings
 from unprompt.search.stored_texts import stored_texts
-from unprompt.types import Embeddings, Hit, Record
+from unprompt.types import Candidate, Embeddings, Hit, Record
 
 WHOLE = ("neighbours", "prompts")
 
@@ -39,6 +40,18 @@ class Rows:
     def prompt_texts(self, rows: Sequence[int]) -> Embeddings | None:
         self.read.append(rows)
         return np.array([[0, row, 1e-3] for row in rows], dtype=np.float32) if self.prompts else None
+
+
+class Pushed:
+    """A database that has some prompts, all along the first direction, and counts how often it is asked."""
+
+    def __init__(self, *prompts: str) -> None:
+        self.prompts = prompts
+        self.asked: list[list[str]] = []
+
+    def prompt_vectors(self, prompts: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        self.asked.append(list(prompts))
+        return {text: np.array([3, 4 * (text == "a"), 0], np.float32) for text in self.prompts if text in prompts}
 
 
 def found(pictures: dict[str, int | None], prompts: dict[str, int | None]) -> Found:
@@ -85,6 +98,21 @@ def test_what_is_no_candidate_or_not_stored_is_left_out() -> None:
     assert [set(each) for each in stored_texts(Rows(), one, [candidates])] == [{"a", "c"}]
     assert [set(each) for each in stored_texts(Rows(prompts=False), one, [candidates])] == [{"a"}]
     assert stored_texts(Rows(), [Found()], [[]]) == [{}]
+
+
+def test_a_database_is_asked_once_for_its_own_prompts() -> None:
+    both = [found({"a": None, "b": None}, {"c": None}), found({"d": None}, {"a": None})]
+    candidates = collect_candidates([replace(one, captions=[Candidate("written", 0.0)]) for one in both])
+    pushed = Pushed("a", "c", "d", "written")
+    known = stored_texts(pushed, both, candidates)
+    assert pushed.asked == [["a", "b", "c", "d"]]
+    assert [set(each) for each in known] == [{"a", "c"}, {"d", "a"}]
+    np.testing.assert_allclose(known[0]["a"], [0.6, 0.8, 0], atol=1e-12)
+    assert {vector.dtype for own in known for vector in own.values()} == {np.dtype(np.float64)}
+    assert stored_texts(Pushed(), both, candidates) == [{}, {}]
+    silent = Pushed()
+    assert stored_texts(silent, [Found()], [[]]) == [{}]
+    assert silent.asked == []
 
 
 @pytest.mark.parametrize("where", [None, parse_where("width > 0")])

@@ -39,7 +39,8 @@ _RANKING: list[Decorator] = [
 
 _COMPOSING: list[Decorator] = [
     click.option("--mode", default="default", show_default=True, metavar="MODE",
-                 help="How the final prompt is composed: default, fast, classic, best or negative."),
+                 help="How the final prompt is composed: default, fast, classic, best or negative; or not at all: "
+                      "retrieve, the library's best prompt."),
     click.option("--target", default="clip", show_default=True, metavar="NAME",
                  help="What the final prompt must fit into: clip (77 tokens), clip-150, clip-225 (chunks of 75), "
                       "longclip (248), siglip (64, with an encoder that has its tokenizer) or none."),

@@ -150,9 +150,9 @@ def chunked_length(ids: Sequence[int], comma: int, chunk: int = CLIP_CONTENT, ba
 
 
 def _count_clip(texts: Sequence[str]) -> list[int]:
-    from unprompt.encoders.clip_tokens import clip_token_ids
+    from unprompt.encoders.clip_tokens import clip_token_counts
 
-    return [len(ids) for ids in clip_token_ids([_NETWORK.sub("", text) for text in texts])]
+    return clip_token_counts([_NETWORK.sub("", text) for text in texts])
 
 
 def _count_chunked(texts: Sequence[str]) -> list[int]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from unprompt.encoders import load_encoder
 from unprompt.errors import LibraryError, QueryError
+from unprompt.index.contexts import kept_contexts
 from unprompt.pictures.names import name_keys
 from unprompt.search.artist_names import ARTIST
 from unprompt.search.budget import TokenBudget, load_budget
@@ -21,6 +22,7 @@ from unprompt.search.fusion import DEPTH, Fusion
 from unprompt.search.ingredients import first_answers
 from unprompt.search.inputs import ImageLike, iterate_images, load_query_image
 from unprompt.search.modes import MODES, ComposeInput
+from unprompt.search.modes.fast import ranked_terms
 from unprompt.search.queries import Query
 from unprompt.search.ranked_once import RankedOnce
 from unprompt.search.ranker import FragmentRanker
@@ -28,11 +30,11 @@ from unprompt.search.reranker import Reranker
 from unprompt.search.results import Analysis, QueryResult, ScoredFragment
 from unprompt.search.retrieve import as_backend, local_library
 from unprompt.search.retrieved import retrieved_finals
-from unprompt.search.settings import DEFAULT, RETRIEVE, Settings
-from unprompt.search.stored_texts import StoredTexts
+from unprompt.search.settings import DEFAULT, FAST, RETRIEVE, Settings
+from unprompt.search.stored_texts import PushedTexts, StoredTexts
 from unprompt.search.subject import prompt_part, subject_from_prompts
 from unprompt.search.text_cache import TextCache
-from unprompt.types import Captioner, Encoder, Part
+from unprompt.types import Captioner, Embeddings, Encoder, Part
 
 if TYPE_CHECKING:
     from unprompt.backends.protocol import SearchBackend
@@ -192,8 +194,12 @@ class Engine:
         ranker, budget = self._prepare(settings)
         embeddings = np.stack([each.query.embedding for each in evidence])  # (Q, D)
         subjects = [self._subject(settings, each) for each in evidence]
-        once = cast("FragmentRanker", RankedOnce(ranker))
-        return ComposeInput(embeddings, subjects, once, self._texts.encode_texts, budget)
+        merged = ranked_terms(ranker) if settings.mode == FAST else 0
+        once = cast("FragmentRanker", RankedOnce(ranker, merged))
+        return ComposeInput(embeddings, subjects, once, self._texts.encode_texts, budget, self._contexts)
+
+    def _contexts(self) -> Embeddings | None:
+        return kept_contexts(self.library.vocabulary, self.encoder)
 
     def _subject(self, settings: Settings, found: Evidence) -> Part | None:
         if settings.subject is not None:
@@ -207,9 +213,11 @@ class Engine:
         return Fusion(Reranker.load(self.encoder.name), self.captioners, self._artists, self._stored)
 
     @cached_property
-    def _stored(self) -> StoredTexts | None:
+    def _stored(self) -> StoredTexts | PushedTexts | None:
         local = local_library(self._backend)
-        return local.library if local is not None else None
+        if local is not None:
+            return local.library
+        return self._backend if isinstance(self._backend, PushedTexts) else None
 
     @cached_property
     def _artists(self) -> Collection[str]:

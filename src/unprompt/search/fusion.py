@@ -15,7 +15,7 @@ from unprompt.search.reranker import Reranker
 from unprompt.search.results import Neighbour
 from unprompt.search.retrieve import nearest_by_prompt
 from unprompt.search.settings import CAPTIONS, DEFAULT, INGREDIENTS
-from unprompt.search.stored_texts import StoredTexts, stored_texts
+from unprompt.search.stored_texts import PushedTexts, StoredTexts, stored_texts
 from unprompt.search.subject import prompt_part, subject_from_prompts
 from unprompt.types import Candidate, Captioner
 
@@ -48,7 +48,7 @@ class Fusion:
     reranker: Reranker
     captioners: Sequence[Captioner] = ()
     artists: Collection[str] = ()
-    library: StoredTexts | None = None
+    library: StoredTexts | PushedTexts | None = None
 
     def find(
         self, task: ComposeInput, evidence: Sequence[Evidence], ingredients: Collection[str] = INGREDIENTS

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,11 +19,18 @@ class RankedOnce:
 
     The fragments that are shown are also what prompts are composed of, and the default answer composes from each
     picture twice. A query's ranking does not depend on those beside it, so the answers are the same.
+
+    Args:
+        ranker: what ranks.
+        merged: how many of the best terms of all kinds together will be asked for as well, 0 for none: they are found
+            with the same product.
     """
 
-    def __init__(self, ranker: FragmentRanker) -> None:
+    def __init__(self, ranker: FragmentRanker, merged: int = 0) -> None:
         self._ranker = ranker
+        self._ahead = merged
         self._known: dict[tuple[bytes, int], dict[str, list[ScoredFragment]]] = {}
+        self._merged: dict[bytes, list[ScoredFragment]] = {}
 
     def __getattr__(self, name: str) -> Any:
         """All else is the ranker's own."""
@@ -33,5 +41,19 @@ class RankedOnce:
         keys = [(query.tobytes(), k) for query in queries]
         new = {key: query for key, query in zip(keys, queries, strict=True) if key not in self._known}
         if new:
-            self._known |= zip(new, self._ranker.per_kind(np.stack(list(new.values())), k), strict=True)
+            self._known |= zip(new, self._rank(np.stack(list(new.values())), k), strict=True)
         return [dict(self._known[key]) for key in keys]
+
+    def merged(self, queries: Embeddings, k: int, kinds: Sequence[str] | None = None) -> list[list[ScoredFragment]]:
+        """See `FragmentRanker.merged`."""
+        keys = [query.tobytes() for query in queries]
+        if kinds is None and k == self._ahead and all(key in self._merged for key in keys):
+            return [list(self._merged[key]) for key in keys]
+        return self._ranker.merged(queries, k, kinds)
+
+    def _rank(self, queries: Embeddings, k: int) -> list[dict[str, list[ScoredFragment]]]:
+        if not self._ahead:
+            return self._ranker.per_kind(queries, k)
+        found, merged = self._ranker.per_kind_and_merged(queries, k, self._ahead)
+        self._merged |= zip((query.tobytes() for query in queries), merged, strict=True)
+        return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,12 +32,12 @@ PLANS = 4
 
 
 class Plan(NamedTuple):
-    """What one product serves: lists of terms, one after another.
+    """What one product serves: lists of terms, which may share them.
 
     Attributes:
         ranges: the vocabulary's rows that are multiplied.
         rows: (n,) these rows one by one.
-        lists: where each list starts and stops in `rows`.
+        lists: where each list starts and stops in `rows`; rows rise within it.
         hidden: places in `rows` of terms that are not allowed.
     """
 
@@ -99,8 +99,23 @@ class FragmentRanker:
         Raises:
             QueryError: `k` is below 1, or the queries are not finite or of another dimension.
         """
-        ranked = self._rank(queries, k, [(kind,) for kind in self.kinds])
+        queries = self._check(queries, k)  # also where there is no kind
+        ranked = self._rank(queries, [((kind,), k) for kind in self.kinds])
         return [dict(zip(self.kinds, lists, strict=True)) for lists in ranked]
+
+    def per_kind_and_merged(
+        self, queries: Embeddings, k: int, merged: int
+    ) -> tuple[list[dict[str, list[ScoredFragment]]], list[list[ScoredFragment]]]:
+        """What `per_kind` gives for `k` and `merged` for another k, both of one product.
+
+        Raises:
+            QueryError: as these.
+        """
+        together = self._chosen(self._positive)
+        kinds = [*together, *filter(is_negative, self.kinds)]  # so that those that are merged lie together
+        ranked = self._rank(queries, [(together, merged), *(((kind,), k) for kind in kinds)])
+        found = [dict(zip(kinds, lists[1:], strict=True)) for lists in ranked]
+        return [{kind: each[kind] for kind in self.kinds} for each in found], [lists[0] for lists in ranked]
 
     def merged(self, queries: Embeddings, k: int, kinds: Sequence[str] | None = None) -> list[list[ScoredFragment]]:
         """The k best terms of several kinds together; by default of all allowed kinds but negative ones.
@@ -108,8 +123,8 @@ class FragmentRanker:
         Raises:
             QueryError: as `per_kind`, or a kind is not in the vocabulary.
         """
-        wanted = [kind for kind in self.kinds if not is_negative(kind)] if kinds is None else kinds
-        return [lists[0] for lists in self._rank(queries, k, [self._chosen(wanted)])]
+        wanted = self._positive if kinds is None else kinds
+        return [lists[0] for lists in self._rank(queries, [(self._chosen(wanted), k)])]
 
     def lowest(self, queries: Embeddings, k: int, kinds: Sequence[str]) -> list[list[ScoredFragment]]:
         """The k least similar terms, least similar first: what a negative prompt may be made of.
@@ -119,7 +134,7 @@ class FragmentRanker:
         Raises:
             QueryError: as `merged`.
         """
-        return [lists[0] for lists in self._rank(queries, k, [self._chosen(kinds)], sign=-1)]
+        return [lists[0] for lists in self._rank(queries, [(self._chosen(kinds), k)], sign=-1)]
 
     def scores(self, queries: Embeddings) -> NDArray[np.float32]:
         """(Q, T) cosines with every term, those that are not allowed as well."""
@@ -129,6 +144,10 @@ class FragmentRanker:
     def clean(self, prompt: str) -> str:
         """A prompt without what the policy forbids, the vocabulary's artists included; see `Policy.clean`."""
         return self.policy.clean(prompt, self._names)
+
+    @property
+    def _positive(self) -> list[str]:
+        return [kind for kind in self.kinds if not is_negative(kind)]
 
     @cached_property
     def _names(self) -> ArtistNames:
@@ -159,11 +178,11 @@ class FragmentRanker:
         return np.ascontiguousarray(queries, dtype=np.float32)
 
     def _rank(
-        self, queries: Embeddings, k: int, lists: Sequence[Sequence[str]], sign: int = 1
+        self, queries: Embeddings, lists: Sequence[tuple[Sequence[str], int]], sign: int = 1
     ) -> list[list[list[ScoredFragment]]]:
-        """For each query the best of every list of kinds; with `sign` -1 the least similar."""
-        queries = self._check(queries, k)
-        plan = self._planned(tuple(map(tuple, lists)))
+        """For each query the k best of every list of kinds and k; with `sign` -1 the least similar."""
+        queries = self._check(queries, min([k for _, k in lists], default=1))
+        plan = self._planned(tuple(tuple(kinds) for kinds, _ in lists))
         chooser = self._best if sign > 0 else self._least
         step = max(1, BLOCK // max(1, len(plan.rows)))
         results: list[list[list[ScoredFragment]]] = []
@@ -171,19 +190,26 @@ class FragmentRanker:
             block = queries[start : start + step]
             scores, error = product_of(self.vocabulary).cosines(block if sign > 0 else -block, plan.ranges)
             scores.hide(plan.hidden)
-            found = [chooser.choose(block, scores.part(a, b), plan.rows[a:b], k, error) for a, b in plan.lists]
+            found = [
+                chooser.choose(block, scores.part(a, b), plan.rows[a:b], k, error)
+                for (a, b), (_, k) in zip(plan.lists, lists, strict=True)
+            ]
             results += [[self._scored(each[q]) for each in found] for q in range(len(block))]
         return results
 
     def _planned(self, lists: tuple[tuple[str, ...], ...]) -> Plan:
-        """The plan of some lists of kinds; a few are kept, as they are asked for again and again."""
+        """The plan of some lists of kinds; a few are kept, as they are asked for again and again.
+
+        Each list must be a run of the kinds as they are first named.
+        """
         plan = self._plans.get(lists)
         if plan is None:
-            ranges = [self.vocabulary.kind_ranges[kind] for kinds in lists for kind in kinds]
+            kinds = list(dict.fromkeys(chain.from_iterable(lists)))
+            ranges = [self.vocabulary.kind_ranges[kind] for kind in kinds]
             rows = np.concatenate([np.zeros(0, np.intp), *(np.arange(a, b) for a, b in ranges)])
-            sizes = [sum(b - a for a, b in map(self.vocabulary.kind_ranges.__getitem__, kinds)) for kinds in lists]
-            ends = np.cumsum([0, *sizes]).tolist()
-            plan = Plan(ranges, rows, list(pairwise(ends)), np.flatnonzero(~self.allowed[rows]))
+            places = dict(zip(kinds, pairwise(np.cumsum([0, *(b - a for a, b in ranges)]).tolist()), strict=True))
+            spans = [(places[own[0]][0], places[own[-1]][1]) if own else (0, 0) for own in lists]
+            plan = Plan(ranges, rows, spans, np.flatnonzero(~self.allowed[rows]))
             if len(self._plans) >= PLANS:
                 self._plans.clear()
             self._plans[lists] = plan

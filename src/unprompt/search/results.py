@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from unprompt.types import Candidate, Fragment, Hit, Record
 
@@ -46,9 +46,8 @@ class RankedPrompt:
         return {"prompt": self.prompt, "score": number(self.score), "source": self.source}
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredFragment:
-    """A fragment as one of its terms fits a picture.
+class ScoredFragment(NamedTuple):
+    """A fragment as one of its terms fits a picture; a tuple, for thousands are made for a batch.
 
     Attributes:
         text: the term, as it stands in a prompt: "by X" for an artist.

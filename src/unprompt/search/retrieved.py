@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import numpy as np
-
+from unprompt.search.candidates import Found
 from unprompt.search.evidence import Evidence
 from unprompt.search.modes import ComposeInput
 from unprompt.search.policy import Policy
-from unprompt.search.stored_texts import StoredTexts
-from unprompt.types import Candidate
+from unprompt.search.stored_texts import PushedTexts, StoredTexts, stored_texts
+from unprompt.types import Candidate, Part
 
 
 def retrieved_finals(
-    task: ComposeInput, evidence: Sequence[Evidence], policy: Policy, library: StoredTexts | None = None
+    task: ComposeInput, evidence: Sequence[Evidence], policy: Policy, library: StoredTexts | PushedTexts | None = None
 ) -> list[Candidate]:
     """The prompt that both rankings together prefer for each of Q pictures, within the policy and the budget.
 
@@ -27,25 +26,33 @@ def retrieved_finals(
 
     Returns:
         Candidates of one part, or of none where the library has nothing. Scores are the cosines of the stored text with
-        the picture; 0 where it was cut or is not stored on this machine, for measuring it would take an encoder.
+        the picture; 0 where it was cut or nobody stores it, for measuring it would take an encoder.
     """
+    starts = task.starts()
+    scores = _cosines(starts, evidence, library)
     finals = []
-    for start, found in zip(task.starts(), evidence, strict=True):
+    for start, score in zip(starts, scores, strict=True):
         if start is None:
             finals.append(Candidate("", 0.0))
             continue
-        score = round(_cosine(start.text, found, library), 6)
         finals.append(Candidate(policy.finish(start.text), score, (replace(start, score=score, gain=score),)))
     return finals
 
 
-def _cosine(text: str, found: Evidence, library: StoredTexts | None) -> float:
-    """The cosine of a stored prompt with the picture, 0 where it is not known."""
-    near = next((hit.score for hit in found.near if hit.id == text), None)
-    if near is not None:
-        return near
-    rows = [each.hit.row for each in found.neighbours if each.record.prompt == text and each.hit.row is not None]
-    if library is None or not rows:
-        return 0.0
-    stored = library.picture_texts(rows[:1])[0].astype(np.float64)
-    return float(stored @ found.query.embedding / max(float(np.linalg.norm(stored)), 1e-12))
+def _cosines(
+    starts: Sequence[Part | None], evidence: Sequence[Evidence], library: StoredTexts | PushedTexts | None
+) -> list[float]:
+    """The cosine of each picture's prompt with it: as the search told it, else of the stored text, else 0."""
+    told = [{hit.id: hit.score for hit in each.near} for each in evidence]
+    if library is not None:
+        untold = [
+            [Candidate(start.text, 0.0)] if start is not None and start.text not in scores else []
+            for start, scores in zip(starts, told, strict=True)
+        ]
+        stored = stored_texts(library, [Found(each.neighbours) for each in evidence], untold)
+        for scores, own, each in zip(told, stored, evidence, strict=True):
+            scores |= {text: float(vector @ each.query.embedding) for text, vector in own.items()}
+    return [
+        0.0 if start is None else round(scores.get(start.text, 0.0), 6)
+        for start, scores in zip(starts, told, strict=True)
+    ]

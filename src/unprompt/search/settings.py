@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 NEAR_DUPLICATE = 0.95
 
 DEFAULT = "default"
+FAST = "fast"
 RETRIEVE = "retrieve"
 """The mode that composes nothing, see `unprompt.search.retrieved`."""
 CAPTIONS = "captions"

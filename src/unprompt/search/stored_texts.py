@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,13 +27,23 @@ class StoredTexts(Protocol):
         ...
 
 
+@runtime_checkable
+class PushedTexts(Protocol):
+    """A library in a database, see `unprompt.backends.remote.PushedLibrary`."""
+
+    def prompt_vectors(self, prompts: Collection[str]) -> Mapping[str, NDArray[np.float32]]:
+        """The embeddings, (D,), of those of the prompts that it has."""
+        ...
+
+
 def stored_texts(
-    library: StoredTexts, found: Sequence[Found], candidates: Sequence[Sequence[Candidate]]
+    library: StoredTexts | PushedTexts, found: Sequence[Found], candidates: Sequence[Sequence[Candidate]]
 ) -> list[Known]:
     """The stored embeddings of those candidates of Q pictures that are prompts of the library, unchanged.
 
     Each picture has its own, from its neighbours before its near prompts, so that they do not depend on what else is in
-    the batch. They are stored in half precision, which moves their cosines by less than 0.001.
+    the batch. They are stored in half precision, which moves their cosines by less than 0.001. A database is asked once
+    for all of them.
 
     Args:
         library: what was searched.
@@ -41,6 +51,8 @@ def stored_texts(
         candidates: of each picture.
     """
     wanted = [{each.prompt for each in held} for held in candidates]
+    if isinstance(library, PushedTexts):
+        return _pushed(library, found, wanted)
     of_pictures = [
         {each.record.prompt: each.hit.row for each in reversed(one.neighbours) if each.record.prompt in prompts}
         for one, prompts in zip(found, wanted, strict=True)
@@ -62,10 +74,28 @@ def _read(
     stored = read(rows) if rows else None
     if stored is None:
         return [{} for _ in located]
+    vector_of = dict(zip(rows, _normalised(stored), strict=True))
+    return [{text: vector_of[row] for text, row in each.items() if row is not None} for each in located]
+
+
+def _pushed(library: PushedTexts, found: Sequence[Found], wanted: Sequence[set[str]]) -> list[Known]:
+    """The embeddings of the library's own prompts among those wanted; what was composed is in no database."""
+    owns = [
+        prompts & ({each.record.prompt for each in one.neighbours} | {hit.id for hit in one.near})
+        for one, prompts in zip(found, wanted, strict=True)
+    ]
+    asked = sorted(set().union(*owns))
+    stored = library.prompt_vectors(asked) if asked else {}
+    if not stored:
+        return [{} for _ in owns]
+    vector_of = dict(zip(stored, _normalised(np.stack(list(stored.values()))), strict=True))
+    return [{text: vector_of[text] for text in sorted(own) if text in vector_of} for own in owns]
+
+
+def _normalised(stored: Embeddings) -> NDArray[np.float64]:
     vectors = stored.astype(np.float64)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
-    vector_of = dict(zip(rows, vectors, strict=True))
-    return [{text: vector_of[row] for text, row in each.items() if row is not None} for each in located]
+    return vectors
 
 
 def _located(rows: Iterable[int | None]) -> list[int]:

@@ -10,6 +10,7 @@ from unprompt.search.modes.wording import new_words, reads_on
 from unprompt.types import Candidate, Part
 
 if TYPE_CHECKING:
+    from unprompt.search.ranker import FragmentRanker
     from unprompt.search.results import ScoredFragment
 
 MAX_FRAGMENTS = 32
@@ -44,7 +45,12 @@ def draft_fast(task: ComposeInput, starts: Sequence[Part | None]) -> list[list[P
 
 
 def _ranked(task: ComposeInput) -> list[list[ScoredFragment]]:
-    return task.ranker.merged(task.queries, (SPARE_FRESH if reads_on(task) else SPARE) * MAX_FRAGMENTS)
+    return task.ranker.merged(task.queries, ranked_terms(task.ranker))
+
+
+def ranked_terms(ranker: FragmentRanker) -> int:
+    """How many terms of all kinds together the mode asks a ranker for."""
+    return (SPARE_FRESH if ranker.options.collapse is not None else SPARE) * MAX_FRAGMENTS
 
 
 def _drafts(
