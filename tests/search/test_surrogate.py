@@ -47,22 +47,6 @@ def test_later_observations_count_more() -> None:
     assert learner.correct(np.zeros(3))[0] < 0
 
 
-def test_predictions_for_some_fragments_are_those_made_for_all() -> None:
-    rng = np.random.default_rng(2)
-    rows, query, prompt = normalise(rng.standard_normal((50, 16))), *normalise(rng.standard_normal((2, 16)))
-    learner = GainSurrogate(rows, rows @ query)
-    learner.learn(np.array([3, 7, 20]), np.array([0.1, -0.2, 0.05]))
-    every = learner.correct(learner.prior(prompt, 0.4))
-    ranked = learner.everywhere(prompt, 0.4)
-    assert np.isinf(ranked[[3, 7, 20]]).all()
-    unseen = np.setdiff1d(np.arange(50), [3, 7, 20])
-    assert (np.argsort(ranked[unseen]) == np.argsort(every[unseen])).all()
-    learner.activate([1, 3, 30])
-    np.testing.assert_allclose(learner.correct(learner.prior(prompt, 0.4)), every[[1, 3, 30]], atol=1e-6)
-    learner.learn(np.array([3]), np.array([0.5]))
-    assert learner.correct(learner.prior(prompt, 0.4))[1] > every[3]
-
-
 def test_what_is_forgotten_is_as_if_it_had_never_been_seen() -> None:
     rows = normalise(np.random.default_rng(4).standard_normal((9, 5)))
     fresh, old = (GainSurrogate(rows, np.zeros(9, np.float32)) for _ in range(2))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,11 +39,8 @@ def expected_scores(
         prompt: (D,) the prompt's embedding.
         score: its cosine with the query.
     """
-    return _expected(multiply(embeddings, prompt[:, None])[:, 0], scores, score)
-
-
-def _expected(similarity: NDArray[np.float32], scores: NDArray[np.float32], score: float) -> NDArray[np.float64]:
-    norm = np.sqrt(np.maximum(1 + WEIGHT**2 + 2 * WEIGHT * similarity.astype(np.float64), 1e-6))
+    similarity = multiply(embeddings, prompt[:, None])[:, 0].astype(np.float64)
+    norm = np.sqrt(np.maximum(1 + WEIGHT**2 + 2 * WEIGHT * similarity, 1e-6))
     expected: NDArray[np.float64] = (score + WEIGHT * scores) / norm
     return expected
 
@@ -60,16 +55,14 @@ class GainSurrogate:
     observation, their mean). Where observations outnumber dimensions, the same is solved as Bayesian linear regression
     (their section 2.1), which the kernel is but for each fragment's own part.
 
-    Predictions are made for the active fragments: at first all, then those that `renew` chooses.
-
     Args:
         embeddings: (n, D), the fragments'.
         scores: (n,) their cosines with the query.
     """
 
     def __init__(self, embeddings: Embeddings, scores: NDArray[np.float32]) -> None:
-        self._all = embeddings
-        self._all_scores = scores
+        self._embeddings = embeddings
+        self._scores = scores
         self._counts = np.zeros(len(scores))
         self._totals = np.zeros(len(scores))
         self._slope = np.zeros(embeddings.shape[1], dtype=np.float32)
@@ -78,32 +71,15 @@ class GainSurrogate:
         self._rows = np.zeros((0, embeddings.shape[1] + 1))  # (s, D + 1), what the errors are linear in
         self._gram = np.zeros((0, 0))  # (s, s), the rows' products with each other
         self._own = np.zeros(0)
-        self.active: NDArray[np.intp] = np.arange(len(scores))
-        """(a,) positions of the fragments that predictions are made for, rising."""
-        self._embeddings, self._scores = embeddings, scores
         self._correction = np.zeros(len(scores))
 
     def prior(self, embedding: NDArray[np.float32], score: float) -> NDArray[np.float64]:
-        """(a,) what is expected before anything is learnt, for a prompt with this (D,) embedding and cosine."""
+        """(n,) what is expected before anything is learnt, for a prompt with this (D,) embedding and cosine."""
         return expected_scores(self._embeddings, self._scores, embedding, score)
 
     def correct(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(..., a) priors and what was learnt, rounded so that the last bits of a product decide nothing."""
+        """(..., n) priors and what was learnt, rounded so that the last bits of a product decide nothing."""
         return (prior + self._correction).round(6)
-
-    def everywhere(self, embedding: NDArray[np.float32], score: float) -> NDArray[np.float64]:
-        """(n,) the prediction for all fragments, less what is known of single ones; infinity for those once seen."""
-        similarity, correction = multiply(self._all, np.stack([embedding, self._slope], axis=1)).T
-        values = _expected(similarity, self._all_scores, score) + correction
-        values[self._seen] = np.inf
-        rounded: NDArray[np.float64] = values.round(6)
-        return rounded
-
-    def activate(self, rows: Sequence[int]) -> None:
-        """Predictions are made for these fragments from now on; positions in rising order."""
-        self.active = np.array(rows, dtype=np.intp)
-        self._embeddings, self._scores = self._all.take(self.active, axis=0), self._all_scores[self.active]
-        self._update()
 
     def forget(self, kept: float = KEPT) -> None:
         """Gives what was observed less weight, as the prompt has changed."""
@@ -139,7 +115,7 @@ class GainSurrogate:
     def _see(self, new: NDArray[np.intp]) -> None:
         """Makes room for fragments that are observed for the first time."""
         rows = np.full((len(new), self._rows.shape[1]), np.sqrt(SHIFT))
-        rows[:, :-1] = self._all[new] * np.sqrt(SLOPE)
+        rows[:, :-1] = self._embeddings[new] * np.sqrt(SLOPE)
         self._seen = np.concatenate([self._seen, new])
         self._rows = np.concatenate([self._rows, rows])
         across = multiply(self._rows, rows.T)  # (s, new)
@@ -149,9 +125,7 @@ class GainSurrogate:
         correction = multiply(self._embeddings, self._slope[:, None])[:, 0].astype(np.float64) + self._shift
         curiosity = CURIOSITY * self._deviation
         correction += curiosity
-        places = np.minimum(np.searchsorted(self.active, self._seen), len(self.active) - 1)
-        there = self.active[places] == self._seen if len(self.active) else np.zeros(len(self._seen), dtype=bool)
-        correction[places[there]] += self._own[there] - curiosity
+        correction[self._seen] += self._own - curiosity
         self._correction = correction
 
 
