@@ -6,7 +6,7 @@ This module imports neither torch nor faiss, and nothing else of the package but
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -116,6 +116,10 @@ class Record:
     image: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def settled(self) -> Record:
+        """The record with its metadata as a dict, where that is still to be read from the library."""
+        return self if isinstance(self.metadata, dict) else replace(self, metadata=dict(self.metadata))
+
 
 @dataclass(frozen=True, slots=True)
 class Fragment:
@@ -208,6 +212,15 @@ class Encoder(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embeds N texts as (N, dim). Texts that are too long are cut, never refused."""
+        ...
+
+
+@runtime_checkable
+class DraftEncoder(Protocol):
+    """An encoder that also embeds texts roughly and sooner, for searches that score what they find once more."""
+
+    def draft_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embeds N texts as (N, dim), rows of norm 1, each at most 0.02 away from `Encoder.encode_texts`'s."""
         ...
 
 

@@ -55,7 +55,7 @@ def library(pictures: int = 0, prompts: int = 0, read: list[Sequence[int]] | Non
     return SimpleNamespace(
         image_index=index(pictures, 1),
         prompt_index=index(prompts, 2),
-        records=records,
+        lazy_records=records,
         prompts=lambda rows: [(f"prompt {row}", 1) for row in rows],
     )
 

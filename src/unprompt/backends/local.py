@@ -42,7 +42,8 @@ class LocalLibrary:
 
     def pictures(self, queries: Embeddings, k: int, where: Where | None = None) -> list[list[tuple[Record, float]]]:
         """See `SearchBackend.pictures`."""
-        return [[(record, score) for record, score, _ in hits] for hits in self.located_pictures(queries, k, where)]
+        located = self.located_pictures(queries, k, where)
+        return [[(record.settled(), score) for record, score, _ in hits] for hits in located]
 
     def prompts(self, queries: Embeddings, k: int, where: Where | None = None) -> list[list[tuple[str, float]]]:
         """See `SearchBackend.prompts`."""
@@ -51,11 +52,11 @@ class LocalLibrary:
     def located_pictures(
         self, queries: Embeddings, k: int, where: Where | None = None
     ) -> list[list[tuple[Record, float, int]]]:
-        """What `pictures` finds, with rows of the image index."""
+        """What `pictures` finds, with rows of the image index; metadata is read when it is asked for."""
         selection = self._pictures(where) if where is not None else None
         found = _search(self.library.image_index, selection, queries, k, where)
         rows = sorted({row for hits in found for row, _ in hits})
-        records = dict(zip(rows, self.library.records(rows), strict=True)) if rows else {}
+        records = dict(zip(rows, self.library.lazy_records(rows), strict=True)) if rows else {}
         return [[(records[row], score, row) for row, score in hits] for hits in found]
 
     def located_prompts(

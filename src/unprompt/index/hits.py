@@ -32,6 +32,7 @@ def hits_of(scores: NDArray[np.float32], rows: NDArray[np.int64]) -> Hits:
     for query_scores, query_rows in zip(scores, rows, strict=True):
         order = np.lexsort((query_rows, -query_scores))
         # FAISS pads short results with row -1; half-precision rows have norms, and so cosines, a little above 1.
-        cosines = query_scores.clip(-1.0, 1.0)
-        found.append([(int(query_rows[i]), float(cosines[i])) for i in order if query_rows[i] >= 0])
+        order = order[query_rows[order] >= 0]
+        cosines = query_scores[order].clip(-1.0, 1.0)
+        found.append(list(zip(query_rows[order].tolist(), cosines.tolist(), strict=True)))
     return found

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
 
 from unprompt.errors import LibraryError
@@ -18,7 +17,8 @@ from unprompt.index.files import sha256_file
 from unprompt.index.kept import Kept
 from unprompt.index.manifest import Manifest, ShardInfo
 from unprompt.index.reconstruct import RowReader
-from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_batch, table_records
+from unprompt.index.shards import PICTURES, SERIES, Series, as_embeddings, read_array, read_batch
+from unprompt.index.table import PictureTables, StoredTable
 from unprompt.index.vector_index import VectorIndex
 from unprompt.index.vocabulary import CALIBRATION_FILE, EMBEDDINGS_FILE, FRAGMENTS_FILE, Vocabulary
 from unprompt.types import Embeddings, Record
@@ -32,8 +32,6 @@ _KEPT_TABLES = 512 << 20
 _KEPT_ARRAYS = 4 << 30
 """Bytes of shards' arrays that stay mapped; pages that are not read take no memory, and those that are can be taken
 back by the operating system at any time."""
-_SLICED = 16
-"""Rows of one table up to which slicing out each is faster than taking all."""
 _MAPPED_ROWS = 20_000
 """Indexes of so many rows are mapped into memory: they open at once, and processes share them."""
 
@@ -117,22 +115,17 @@ class Library:
 
         Raises:
             IndexError: a row is not in the library.
+            LibraryError: a table is missing or damaged.
         """
-        wanted = np.asarray(rows, dtype=np.int64)
-        outside = wanted[(wanted < 0) | (wanted >= len(self))]
-        if outside.size:
-            raise IndexError(f"row {outside[0]} is not in a library of {len(self)} pictures")
-        if not wanted.size:
-            return []
-        distinct, places = np.unique(wanted, return_inverse=True)
-        cells = [cell for shard, inside in self._located(distinct) for cell in self._cells(shard, inside)]
-        records = table_records(pa.Table.from_batches(cells).combine_chunks())
-        return [records[place] for place in places.tolist()]
+        return self._pictures.records(rows)
+
+    def lazy_records(self, rows: Sequence[int]) -> list[Record]:
+        """As `records`, for use within a query: metadata is read when asked for, and keeps whole tables until then."""
+        return self._pictures.lazy_records(rows)
 
     def prompts(self, rows: Sequence[int]) -> list[tuple[str, int]]:
         """Returns (prompt, count) of rows of the prompt index."""
-        found = self._prompts.take(pa.array(rows, type=pa.int64()))
-        return list(zip(found["prompt"].to_pylist(), found["count"].to_pylist(), strict=True))
+        return self._prompts.cells(rows, "prompt", "count")
 
     def picture_texts(self, rows: Sequence[int]) -> Embeddings:
         """Returns the stored embeddings of the prompts of rows of the image index, (N, dim)."""
@@ -140,7 +133,7 @@ class Library:
         wanted = np.asarray(rows, dtype=np.int64)
         order = np.argsort(wanted, kind="stable")
         start = 0
-        for shard, inside in self._located(wanted[order]):
+        for shard, inside in self._pictures.located(wanted[order]):
             places = order[start : start + len(inside)]
             found[places] = self.shard_array(PICTURES, PICTURES.text_array, shard)[inside]
             start += len(inside)
@@ -190,7 +183,7 @@ class Library:
             series = SERIES[shard.series]
             found = {name: len(read_array(self._file(series.array_file(name, shard.number)), self.dim))
                      for name in series.arrays}  # fmt: skip
-            found[series.table] = self._table(series.table_file(shard.number)).num_rows
+            found[series.table] = len(self._table(series.table_file(shard.number)))
             faults += [
                 f"{name} {shard.number:04d}: {rows} rows, the manifest says {shard.rows}"
                 for name, rows in found.items()
@@ -210,8 +203,8 @@ class Library:
         return RowReader.of(index.faiss_index) if index is not None else None
 
     @cached_property
-    def _prompts(self) -> pa.RecordBatch:
-        return read_batch(self._checked(PROMPTS_FILE))
+    def _prompts(self) -> StoredTable:
+        return self._read_table(PROMPTS_FILE)
 
     @property
     def _on_gpu(self) -> bool:
@@ -245,42 +238,25 @@ class Library:
         if name == "image":
             yield from self.arrays(PICTURES, PICTURES.arrays[0])
             return
-        rows = {prompt: row for row, prompt in enumerate(self._prompts.column("prompt").to_pylist())}
+        rows = {prompt: row for row, prompt in enumerate(self._prompts.column("prompt"))}
         vectors = np.empty((len(rows), self.dim), dtype=np.float32)
         for shard in self.manifest.shards:
             series = SERIES[shard.series]
-            captions = self._table(series.table_file(shard.number)).column("caption").to_pylist()
+            captions = self._table(series.table_file(shard.number)).column("caption")
             stored = as_embeddings(self.shard_array(series, series.text_array, shard))
             vectors[[rows[caption] for caption in captions]] = stored
         yield vectors
 
     @cached_property
-    def _pictures(self) -> tuple[list[ShardInfo], NDArray[np.int64]]:
-        """The shards of pictures, and the number of the row after each one's last."""
+    def _pictures(self) -> PictureTables:
         shards = [shard for shard in self.manifest.shards if shard.series == PICTURES.name]
-        return shards, np.cumsum([shard.rows for shard in shards], dtype=np.int64)
-
-    def _located(self, rows: NDArray[np.int64]) -> Iterator[tuple[ShardInfo, NDArray[np.int64]]]:
-        """The shards of ascending rows of the image index, with the places of the rows in each."""
-        shards, ends = self._pictures
-        holders = np.searchsorted(ends, rows, side="right")
-        for holder in np.unique(holders).tolist():
-            yield shards[holder], rows[holders == holder] - (ends[holder] - shards[holder].rows)
-
-    def _cells(self, shard: ShardInfo, inside: NDArray[np.int64]) -> list[pa.RecordBatch]:
-        """Some rows of a shard's table, in one batch or several."""
-        table = self._table(PICTURES.table_file(shard.number))
-        if inside[-1] >= len(table):
-            raise LibraryError(f"a table of {self.path} has fewer rows than the manifest says; build the library again")
-        if len(inside) > _SLICED:
-            return [table.take(pa.array(inside))]
-        return [table.slice(place, 1) for place in inside.tolist()]
+        return PictureTables(self.path, shards, self._table)
 
     def _map_array(self, name: str) -> NDArray[np.floating[Any]]:
         return read_array(self._file(name), self.dim)
 
-    def _read_table(self, name: str) -> pa.RecordBatch:
-        return read_batch(self._checked(name))
+    def _read_table(self, name: str) -> StoredTable:
+        return StoredTable(read_batch(self._checked(name)))
 
     def _file(self, name: str) -> Path:
         return current(self.path, name, self.manifest)
@@ -294,5 +270,5 @@ class Library:
         return path
 
 
-def _bytes_of(stored: pa.RecordBatch | NDArray[np.floating[Any]]) -> int:
+def _bytes_of(stored: StoredTable | NDArray[np.floating[Any]]) -> int:
     return int(stored.nbytes)

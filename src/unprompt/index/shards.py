@@ -31,6 +31,12 @@ PICTURE_SCHEMA = pa.schema(
     + [(key, _ARROW[kind]) for key, kind in METADATA_KEYS.items()]
     + [("extra", pa.string())]
 )
+RECORD_FIELDS = ("id", "caption", "image_path")
+"""The columns of a record's id, prompt and image."""
+SHA256 = "sha256"
+_EXTRA = "extra"
+_NOT_METADATA = frozenset((*RECORD_FIELDS, _EXTRA))
+
 PROMPT_SCHEMA = pa.schema(
     [("id", pa.string()), ("caption", pa.string()), ("count", pa.int64()), ("source", pa.string())]
 )
@@ -187,11 +193,13 @@ def records_table(records: Iterable[Record]) -> pa.Table:
 
 def table_records(table: pa.Table) -> list[Record]:
     """The reverse of `records_table`; empty cells are left out of a record's metadata."""
-    records = []
-    for row in table.to_pylist():
-        extra = row.pop("extra", None)
-        identity, image, prompt = row.pop("id"), row.pop("image_path"), row.pop("caption")
-        metadata = {key: value for key, value in row.items() if value is not None}
-        metadata.update(json.loads(extra) if extra else {})
-        records.append(Record(identity, prompt, image, metadata))
-    return records
+    return [Record(row["id"], row["caption"], row["image_path"], metadata_of(row)) for row in table.to_pylist()]
+
+
+def metadata_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """The metadata in a row of a picture table: its cells by column, without those that are empty."""
+    metadata = {key: value for key, value in row.items() if value is not None and key not in _NOT_METADATA}
+    extra = row.get(_EXTRA)
+    if extra:
+        metadata.update(json.loads(extra))
+    return metadata

@@ -11,7 +11,10 @@ from unprompt.types import Candidate, Fragment, Hit, Record
 
 @dataclass(frozen=True, slots=True)
 class Neighbour:
-    """A picture of the library that is near the query, and the prompt that made it."""
+    """A picture of the library that is near the query, and the prompt that made it.
+
+    Within a search the record may still have to read its metadata from the library; that of a `QueryResult` has it.
+    """
 
     hit: Hit
     record: Record
@@ -113,6 +116,11 @@ class QueryResult:
     fragments: ScoredFragments = field(default_factory=dict)
     recorded: str | None = None
     negative: Candidate | None = None
+
+    def __post_init__(self) -> None:
+        """Completes the records: answers may outlive the library, and should not keep its tables in memory."""
+        complete = tuple(Neighbour(each.hit, each.record.settled()) for each in self.neighbours)
+        object.__setattr__(self, "neighbours", complete)
 
     def to_dict(self) -> dict[str, Any]:
         """The answer as JSON's types, with keys that stay as they are from release to release."""
