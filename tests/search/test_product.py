@@ -13,7 +13,7 @@ from unprompt.index.calibration import Calibration
 from unprompt.index.vocabulary import Vocabulary
 from unprompt.search import product as product_module
 from unprompt.search.product import ALONE, UNIT_ROUNDOFF, Bfloat16Copy, TermProduct, joined, product_of
-from unprompt.search.quantized import NARROW, Int8Copy
+from unprompt.search.quantized import Int8Copy
 from unprompt.search.rank_options import RankOptions
 from unprompt.search.ranker import FragmentRanker
 from unprompt.search.results import ScoredFragment
@@ -132,7 +132,7 @@ def test_any_vocabulary_is_ranked_as_by_brute_force(seed: int) -> None:
                 assert [one.row for one in merged[i]] == best_of(scores, mask, k)
                 assert [one.row for one in lowest[i]] == best_of(-scores, mask, k)
     assert product_of(vocabulary)._for_batches is not None
-    assert product_of(vocabulary)._for_one is not None
+    assert (product_of(vocabulary)._for_one is not None) == bool(ranker.kinds)  # the exclusions may leave nothing
 
 
 def best_of(scores: np.ndarray, mask: np.ndarray, k: int) -> list[int]:
@@ -205,28 +205,28 @@ def test_no_8_bit_product_is_further_off_than_told(vectors: str) -> None:
     copy = Int8Copy(matrix)
     length = np.linalg.norm(matrix, axis=1).max() ** 2
     for query in [*matrix[:30], np.full(384, 384**-0.5, np.float32)]:
-        values = copy.multiply(query[None], [(100, 1000)]).by_query()
-        off = np.abs(values - query.astype(np.float64) @ matrix[100:].astype(np.float64).T).max()
-        assert off <= copy.error(query[None]).most < 0.1 * length
+        scores, error = copy.cosines(query[None], [(100, 1000)])
+        off = np.abs(scores.by_query() - query.astype(np.float64) @ matrix[100:].astype(np.float64).T).max()
+        assert off <= error.most < 0.1 * length
     # The bound is no fantasy: a query along a row's own residual comes near it.
     scale = np.abs(matrix[1]).max() / np.float32(127)
     residual = (matrix[1] - np.rint(matrix[1] / scale) * scale)[None]
-    value = float(copy.multiply(residual, [(1, 2)]).values[0, 0])
-    assert abs(value - float(residual[0] @ matrix[1])) > 0.2 * copy.error(residual).most
+    scores, error = copy.cosines(residual, [(1, 2)])
+    assert abs(float(scores.by_query()[0, 0]) - float(residual[0] @ matrix[1])) > 0.2 * error.most
 
 
-@pytest.mark.parametrize("dim", [NARROW, NARROW + 1, 768, 1024])
+@pytest.mark.parametrize("dim", [3, 522, 523, 768, 1024, 4100])
 def test_8_bit_products_of_any_width_are_exact_sums(dim: int) -> None:
-    """Along the diagonal every product is as large as it can be, and 32 bits hold the sums of `NARROW` at most."""
+    """Along the diagonal every product is as large as it can be, and so are the sums; tiny vectors are not lost."""
     matrix = np.concatenate([np.full((1, dim), dim**-0.5), -np.full((1, dim), dim**-0.5), unit(50, 1, dim)])
     matrix = matrix.astype(np.float32)
     queries = np.concatenate([matrix[:3], np.full((1, dim), 1e-44, np.float32), np.zeros((1, dim), np.float32)])
     copy = Int8Copy(matrix)
     for query in queries:
-        values = copy.multiply(query[None], [(0, 52)]).values[:, 0]
-        off = np.abs(values - matrix.astype(np.float64) @ query.astype(np.float64)).max()
-        assert off <= copy.error(query[None]).most
-    assert copy.multiply(matrix[:1], [(0, 2)]).values[:, 0] == pytest.approx([1.0, -1.0], abs=1e-6)
+        scores, error = copy.cosines(query[None], [(0, 52)])
+        off = np.abs(scores.by_query()[0] - matrix.astype(np.float64) @ query.astype(np.float64)).max()
+        assert off <= error.most
+    assert copy.cosines(matrix[:1], [(0, 2)]).scores.by_query()[0] == pytest.approx([1.0, -1.0], abs=1e-6)
 
 
 def test_a_copy_for_single_queries_is_made_once_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,6 +242,19 @@ def test_a_copy_for_single_queries_is_made_once_it_pays(monkeypatch: pytest.Monk
     monkeypatch.setattr(product_module, "multiplies_int8", lambda: False)
     plain = TermProduct(matrix)
     assert {plain.cosines(query, [(0, 500)]).error for _ in range(2 * ALONE)} == {Error.of(product_error(DIM))}
+
+
+def test_few_rows_are_not_worth_a_product_with_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 8-bit copy is multiplied whole, so that a kind of few terms is sooner multiplied in float32."""
+    monkeypatch.setattr(product_module, "multiplies_int8", lambda: True)
+    monkeypatch.setattr(product_module, "LARGE", 0)
+    product, query = TermProduct(unit(500, 2)), unit(1, 1)
+    exact, rounded = Error.of(product_error(DIM)), ALONE + 1
+    assert {product.cosines(query, [(3, 128)]).error for _ in range(rounded)} == {exact}
+    errors = [product.cosines(query, [(3, 129)]).error for _ in range(rounded)]
+    assert errors[:ALONE] == [exact] * ALONE
+    assert errors[ALONE].most > exact.most
+    assert product.cosines(query, [(3, 128)]).error == exact
 
 
 def test_the_processor_is_asked() -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from unprompt.encoders.bfloat16 import multiplies_bfloat16
 from unprompt.search.quantized import Int8Copy, longest, multiplies_int8
-from unprompt.search.scores import STEP, Bfloat16Scores, FloatScores, Scores, placed
-from unprompt.search.topk import Error, product_error
+from unprompt.search.scores import STEP, Bfloat16Scores, FloatScores, placed
+from unprompt.search.topk import Cosines, Error, product_error
 from unprompt.types import Embeddings
 
 if TYPE_CHECKING:
@@ -35,18 +35,11 @@ UNIT_ROUNDOFF = 2.0**-8
 """Of bfloat16, which keeps 8 bits: half the distance from 1 to the next number."""
 
 
-class Cosines(NamedTuple):
-    """Rough cosines of the asked rows, one after another, and how far each may be from the exact one."""
-
-    scores: Scores
-    error: Error
-
-
 class TermProduct:
     """Multiplies queries with the rows of a matrix, (T, D) float32, L2-normalised.
 
     Where the processor has instructions for it, a batch is multiplied in bfloat16, which takes about a quarter of
-    float32's time, and a query alone in 8 bits, which takes about a third. Their copies of the matrix, a half and a
+    float32's time, and a query alone in 8 bits, which takes about a fifth. Their copies of the matrix, a half and a
     quarter as large, are made when they are worth it. PyTorch is used when it is loaded already, as it is wherever
     pictures are encoded: importing it takes longer than it saves.
     """
@@ -60,10 +53,11 @@ class TermProduct:
     def cosines(self, queries: Embeddings, ranges: Sequence[tuple[int, int]]) -> Cosines:
         """The cosines of the rows in some ranges, one range after the other, with (Q, D) queries."""
         runs = list(joined(ranges))
-        copy = self._copy_for_one() if len(queries) == 1 else self._copy_for(len(queries))
+        asked = sum(stop - start for start, stop in runs)
+        copy = self._copy_for_one(asked) if len(queries) == 1 else self._copy_for(len(queries))
         if copy is None:
             return Cosines(self._multiply(queries, runs), Error.of(product_error(self._matrix.shape[1])))
-        return Cosines(copy.multiply(queries, runs), copy.error(queries))
+        return copy.cosines(queries, runs)
 
     def _multiply(self, queries: Embeddings, runs: Sequence[tuple[int, int]]) -> FloatScores:
         # Rows times queries, in one go: queries times rows takes longer, and the threads that share a product wait for
@@ -79,7 +73,9 @@ class TermProduct:
             self._for_batches = Bfloat16Copy(self._matrix)
         return self._for_batches
 
-    def _copy_for_one(self) -> Int8Copy | None:
+    def _copy_for_one(self, rows: int) -> Int8Copy | None:
+        if 4 * rows <= len(self._matrix):  # which are no more bytes than the whole copy, and it is read whole
+            return None
         self._asked_alone += 1
         worth = self._asked_alone > ALONE and self._matrix.size >= LARGE and "torch" in sys.modules
         if self._for_one is None and worth and multiplies_int8():
@@ -101,6 +97,10 @@ class Bfloat16Copy:
             rounded.copy_(torch.from_numpy(np.array(exact)))
             self._norm = max(self._norm, longest(rounded.float().numpy()))
             self._residual = max(self._residual, longest(exact - rounded.float().numpy()))
+
+    def cosines(self, queries: Embeddings, runs: Sequence[tuple[int, int]]) -> Cosines:
+        """The products of the rows in some runs, one run after the other, with (Q, D) queries."""
+        return Cosines(self.multiply(queries, runs), self.error(queries))
 
     def multiply(self, queries: Embeddings, runs: Sequence[tuple[int, int]]) -> Bfloat16Scores:
         """The products of the rows in some runs, one run after the other, with (Q, D) queries."""
@@ -129,18 +129,6 @@ class Bfloat16Copy:
         summed = 2 * product_error(queries.shape[1]) * length
         most = operands + summed + UNIT_ROUNDOFF * (length + summed)
         return Error(operands + summed, UNIT_ROUNDOFF, most)
-
-
-@cache
-def multiplies_bfloat16() -> bool:
-    """Whether the processor has units for products of bfloat16 matrices (AMX), and PyTorch uses them.
-
-    Instructions for bfloat16 vectors (AVX512-BF16) are not enough: a batch of 64 takes as long as in float32.
-    """
-    import torch
-
-    has_tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)  # there is no public name for it
-    return bool(has_tiles and has_tiles() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 _products: WeakKeyDictionary[Vocabulary, TermProduct] = WeakKeyDictionary()

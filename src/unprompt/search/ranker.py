@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
-from itertools import chain, pairwise
+from functools import cached_property, partial
+from itertools import chain, pairwise, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -154,6 +154,13 @@ class FragmentRanker:
         return self.policy.names(self.vocabulary)
 
     @cached_property
+    def _written(self) -> tuple[NDArray[np.object_], NDArray[np.object_]]:
+        """(T,) the terms and (T,) what they render, as arrays, from which many are taken at once."""
+        terms, count = self.vocabulary.terms, len(self.vocabulary.terms)
+        fragments = map(self.vocabulary.fragment, range(count))
+        return np.fromiter(terms, np.object_, count), np.fromiter(fragments, np.object_, count)
+
+    @cached_property
     def _best(self) -> Chooser:
         return Chooser(self.vocabulary, self.options)
 
@@ -217,10 +224,9 @@ class FragmentRanker:
 
     def _scored(self, ranking: Ranking) -> list[ScoredFragment]:
         rows, scores = ranking
-        vocabulary, calibration = self.vocabulary, self.vocabulary.calibration
-        percentiles: list[float] | list[None] = [None] * len(rows)
-        if calibration is not None:
-            percentiles = calibration.percentiles(rows, scores).tolist()
-        numbers = rows.tolist()
-        terms, fragments = map(vocabulary.terms.__getitem__, numbers), map(vocabulary.fragment, numbers)
-        return list(map(ScoredFragment, terms, fragments, numbers, scores.tolist(), percentiles))
+        calibration = self.vocabulary.calibration
+        percentiles = repeat(None) if calibration is None else calibration.percentiles(rows, scores).tolist()
+        terms, fragments = (column.take(rows).tolist() for column in self._written)
+        # As `map(ScoredFragment, ...)`, but without a call of Python for each of thousands: half the time.
+        new = partial(tuple.__new__, ScoredFragment)
+        return list(map(new, zip(terms, fragments, rows.tolist(), scores.tolist(), percentiles, strict=False)))

@@ -42,6 +42,13 @@ class Error(NamedTuple):
 EXACT = Error.of(0.0)
 
 
+class Cosines(NamedTuple):
+    """Rough cosines of the asked rows, one after another, and how far each may be from the exact one."""
+
+    scores: Scores
+    error: Error
+
+
 def survivors(scores: Scores, k: int, error: Error = EXACT) -> list[NDArray[np.intp]]:
     """The terms that may be among the k best of each query, in rising order.
 
@@ -115,7 +122,7 @@ def rescore(query: NDArray[np.float32], matrix: Embeddings, rows: NDArray[np.int
     exact, found = query.astype(np.float64), np.empty(len(rows), dtype=np.float32)
     for start in range(0, len(rows), FEW):
         part = slice(start, start + FEW)
-        found[part] = cosines(matrix[rows[part]].astype(np.float64), exact)
+        found[part] = cosines(matrix.take(rows[part], axis=0).astype(np.float64), exact)
     return found
 
 
