@@ -92,6 +92,7 @@ class Side:
             encode_texts=self._encoder.encode_texts,
             budget=self._budget,
             contexts=lambda: self._contexts,
+            draft_texts=self._encoder.draft_texts,
         )
         return [candidate.prompt for candidate in MODES[mode](task)]
 

@@ -37,6 +37,11 @@ class CountingEncoder:
         rows: NDArray[np.float32] = self.encoder.encode_texts(list(texts))
         return rows
 
+    def draft_texts(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.encodes += len(texts)
+        rows: NDArray[np.float32] = self.encoder.draft_texts(list(texts))
+        return rows
+
 
 def timed(call: Callable[[], Any], encoder: CountingEncoder) -> dict[str, Any]:
     """Runs `call`: its result, and what it took in seconds, in seconds of this process's CPU, and in text encodes."""

@@ -6,10 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from unprompt.encoders import minilm
+from unprompt.encoders import minilm, passes
 from unprompt.encoders.minilm import TextTower, load_minilm, weights_folder
 from unprompt.encoders.torchvision_fix import ensure_torchvision
 from unprompt.errors import EncoderError
@@ -61,7 +59,7 @@ def test_batch_composition_does_not_matter(tower: TextTower, monkeypatch: pytest
     texts = [f"{'very ' * (i % 7)}good picture number {i}" for i in range(40)]
     rows = tower.encode(texts)
     assert np.array_equal(rows, tower.encode(texts))
-    monkeypatch.setattr(minilm, "TOKEN_BUDGET", budget)
+    monkeypatch.setattr(passes, "TOKEN_BUDGET", budget)
     np.testing.assert_allclose(tower.encode(texts), rows, atol=1e-5)
 
 
@@ -82,7 +80,7 @@ def test_a_lone_surrogate_is_no_error(tower: TextTower) -> None:
 
 
 def test_the_number_of_cores_does_not_show_in_the_results(tower: TextTower, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(minilm, "TOKEN_BUDGET", 128)
+    monkeypatch.setattr(passes, "TOKEN_BUDGET", 128)
     calls = [TEXTS, TEXTS[:1], TEXTS[12:], [f"{'very ' * (i % 40)}good picture {i}" for i in range(8)]]
     calls.append([f"{'very ' * (i % 9)}good picture {i}" for i in range(80)])  # more than are dealt to one core
     before = torch.get_num_threads()
@@ -95,49 +93,6 @@ def test_the_number_of_cores_does_not_show_in_the_results(tower: TextTower, monk
         torch.set_num_threads(before)
     for rows in found[1:]:
         assert all(np.array_equal(one, other) for one, other in zip(found[0], rows, strict=True))
-
-
-@pytest.mark.parametrize("stand_alone", [True, False])
-def test_few_texts_keep_all_cores_busy(monkeypatch: pytest.MonkeyPatch, stand_alone: bool) -> None:
-    monkeypatch.setattr(minilm, "rows_stand_alone", lambda: stand_alone)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
-    lengths = [70, 75, 80, 72, 66, 71, 78, 74, 79]
-    passes = minilm._passes(lengths)
-    assert sorted(i for batch in passes for i in batch) == list(range(9))
-    assert len(passes) == (3 if stand_alone else minilm.ASSUMED_CORES)
-    assert max(sum(lengths[i] for i in batch) for batch in passes) <= 240
-    assert len(minilm._passes([40, 4, 4])) == 1, "too few to read the weights for"
-    assert minilm._passes([]) == []
-
-
-@pytest.mark.parametrize("cores", [1, 4])
-def test_many_texts_stay_with_those_of_their_length(monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-    monkeypatch.setattr(minilm, "rows_stand_alone", lambda: True)
-    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
-    lengths = np.random.default_rng(0).integers(2, 60, 3000).tolist()
-    passes = minilm._passes(lengths)
-    assert sorted(i for batch in passes for i in batch) == list(range(3000))
-    sizes = [sum(lengths[i] for i in batch) for batch in passes]
-    assert max(sizes) <= minilm.TOKEN_BUDGET + minilm.LEAST_TOKENS
-    assert min(sizes) >= minilm.LEAST_TOKENS
-    assert sum(len({lengths[i] for i in batch}) for batch in passes) <= 58 + len(passes)
-
-
-@given(st.lists(st.integers(2, 256), min_size=1, max_size=30), st.integers(1, 8))
-def test_dealing_gives_no_core_much_more_than_its_share(lengths: list[int], count: int) -> None:
-    dealt = minilm._deal(lengths, count)
-    assert sorted(i for batch in dealt for i in batch) == list(range(len(lengths)))
-    assert all([lengths[i] for i in batch] == sorted((lengths[i] for i in batch), reverse=True) for batch in dealt)
-    loads = [sum(lengths[i] for i in batch) for batch in dealt]
-    assert max(loads) <= sum(lengths) / count + max(lengths)
-
-
-def test_batches_cover_every_text_once_within_the_budget() -> None:
-    lengths = np.random.default_rng(0).integers(2, 60, 500).tolist()
-    batches = list(minilm._batches(lengths, 128))
-    assert sorted(i for batch in batches for i in batch) == list(range(500))
-    assert all(sum(lengths[i] for i in batch) <= 128 for batch in batches)
-    assert list(minilm._batches([300, 2], 128)) == [[0], [1]]
 
 
 def test_packed_attention_is_attention_a_text_at_a_time() -> None:

@@ -19,7 +19,7 @@ from unprompt.encoders.starter import StarterEncoder, load
 from unprompt.encoders.starter_backbone import weights_path
 from unprompt.encoders.starter_head import load_head, save_head
 from unprompt.errors import EncoderError
-from unprompt.types import Encoder
+from unprompt.types import DraftEncoder, Encoder
 
 CONFIG = MemoryConfig(
     inputs=("pooled", "stage1.std", "stage3.mean", "stage2.cov"),
@@ -94,6 +94,12 @@ def test_empty_input(encoder: StarterEncoder) -> None:
 def test_texts_are_minilm_s(encoder: StarterEncoder) -> None:
     texts = ["a red house", "a blue sea"]
     np.testing.assert_array_equal(encoder.encode_texts(texts), minilm.TextTower.load().encode(texts))
+
+
+def test_drafts_are_minilm_s(encoder: StarterEncoder) -> None:
+    assert isinstance(encoder, DraftEncoder)
+    texts = ["a red house", "a blue sea"]
+    np.testing.assert_array_equal(encoder.draft_texts(texts), minilm.TextTower.load().draft(texts))
 
 
 def test_arrays_of_another_size_are_refused(encoder: StarterEncoder) -> None:

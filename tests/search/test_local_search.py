@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import FakeEncoder
-from unprompt.search.chains import Chain, Fits
+from fakes import FakeEncoder, normalise, word_vector
+from unprompt.search.chains import Chain, Fits, choose_again
 from unprompt.search.exchanges import SETTLING, TENURE, ExchangeMemory
 from unprompt.search.local_search import LocalOptions, search_locally
 from unprompt.search.rounds import Search, advance_together
@@ -47,8 +47,10 @@ def terms_of(texts: Sequence[str], query: np.ndarray, dim: int = 64) -> Terms:
 def begin(
     target: str, start: str, texts: Sequence[str], options: LocalOptions = QUICK, limit: int = 99, dim: int = 64
 ) -> Search[Chain]:
+    """The search and the choice among what it found."""
     query = FakeEncoder(dim).encode_texts([target])[0]
-    return search_locally(query, start, terms_of(texts, query, dim), at_most(limit), options)
+    chains = yield from search_locally(query, start, terms_of(texts, query, dim), at_most(limit), options)
+    return (yield from choose_again(query, start, texts, chains))
 
 
 def search(
@@ -102,7 +104,7 @@ def test_it_beats_a_greedy_search_that_encodes_everything() -> None:
         scores = FakeEncoder(64).encode_texts(trials) @ FakeEncoder(64).encode_texts([target])[0]
         prompt = trials[int(scores.argmax())]
     assert found.score >= cosine(prompt, target) - 1e-6
-    assert sum(map(len, encode.calls)) <= min(encodes / 5, 500 + 32 + 8 + 2 * len(found.columns))
+    assert sum(map(len, encode.calls)) <= min(encodes / 5, 500 + 16 + 32 + 8 + 2 * len(found.columns))
 
 
 def test_terms_that_promise_nothing_beside_the_start_are_found_once_something_was_learnt() -> None:
@@ -140,11 +142,53 @@ def test_pictures_of_a_batch_advance_together_and_change_nothing() -> None:
     assert len(encode.calls) == max(calls)
 
 
-def test_no_prompt_is_encoded_twice() -> None:
-    encode = Counting()
-    advance_together([begin(" ".join(WORDS[:9]), "word0", WORDS)], encode)
+def test_a_search_encodes_no_prompt_twice() -> None:
+    encode, query = Counting(), FakeEncoder(64).encode_texts([" ".join(WORDS[:9])])[0]
+    advance_together([search_locally(query, "word0", terms_of(WORDS, query), at_most(99), QUICK)], encode)
     texts = [text for call in encode.calls for text in call]
     assert len(texts) == len(set(texts))
+
+
+def test_the_others_found_are_the_best_that_were_met() -> None:
+    encode, query = Counting(), FakeEncoder(64).encode_texts([" ".join(WORDS[:9])])[0]
+    options = replace(QUICK, finalists=9, margin=0.05)
+    [[best, *others]] = advance_together(
+        [search_locally(query, "word0", terms_of(WORDS, query), at_most(99), options)], encode
+    )
+    scores = {text: round(cosine(text, " ".join(WORDS[:9])), 6) for call in encode.calls for text in call}
+    near = sorted(score for text, score in scores.items() if text != best.text and score >= best.score - 0.05)
+    assert len(near) > 4, "else the margin is not tested"
+    assert [each.score for each in others] == pytest.approx(near[::-1][:8], abs=2e-6)
+    assert len({each.text for each in (best, *others)}) == len(others) + 1
+
+
+def test_the_choice_mends_the_order_of_drafts() -> None:
+    """Drafts are off by about 0.1, so that what is best by them is not."""
+    rng, target = np.random.default_rng(3), " ".join(WORDS[:9])
+    texts = sorted({" ".join(rng.choice(WORDS, 3, replace=False)) for _ in range(200)})
+    query = FakeEncoder(64).encode_texts([target])[0]
+
+    def drafted(texts: Sequence[str]) -> Embeddings:
+        noise = [0.1 * word_vector(text, 64) / 8.0 for text in texts]
+        return normalise(FakeEncoder(64).encode_texts(texts) + np.array(noise))
+
+    options = replace(QUICK, margin=0.1)
+    [chains] = advance_together([search_locally(query, "word0", terms_of(texts, query), at_most(99), options)], drafted)
+    true = [round(cosine(each.text, target), 6) for each in chains]
+    assert true[0] < max(true), "the drafts' order is right, and nothing to be mended"
+    assert abs(chains[0].score - true[0]) > 1e-4
+    [found] = advance_together([choose_again(query, "word0", texts, chains)], Counting())
+    assert found.text == chains[true.index(max(true))].text
+    assert found.score == pytest.approx(max(true), abs=2e-6)
+    assert sum(found.gains) == pytest.approx(found.score, abs=1e-6)
+
+
+def test_of_equals_the_first_is_chosen() -> None:
+    query = FakeEncoder(64).encode_texts(["word1 word2"])[0]
+    orders = [Chain(columns, text, 0.0, 0.0, None) for columns, text in (((1, 0), "b, a"), ((0, 1), "a, b"))]
+    for chains in (orders, orders[::-1]):
+        [found] = advance_together([choose_again(query, "", ["a", "b"], chains)], Counting())
+        assert found.columns == chains[0].columns
 
 
 def test_the_best_terms_are_of_different_keys_and_allowed() -> None:

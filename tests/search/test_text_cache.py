@@ -41,3 +41,22 @@ def test_what_is_given_out_can_be_changed() -> None:
     cache.encode_texts(["a"])[:] = 0
     cache.encode_texts(["a"])[:] = 0
     np.testing.assert_array_equal(cache.encode_texts(["a"]), FakeEncoder().encode_texts(["a"]))
+
+
+def test_drafts_are_the_encoders_and_are_never_taken_for_embeddings() -> None:
+    class Drafting(FakeEncoder):
+        def draft_texts(self, texts: Sequence[str]) -> np.ndarray:
+            return -self.encode_texts(texts)
+
+    cache, exact = TextCache(Drafting()), FakeEncoder().encode_texts(["a", "b"])
+    np.testing.assert_array_equal(cache.draft_texts(["a", "b"]), -exact)
+    np.testing.assert_array_equal(cache.encode_texts(["a", "b"]), exact)
+    np.testing.assert_array_equal(cache.draft_texts(["a", "b"]), -exact)
+
+
+def test_an_encoder_without_drafts_encodes_and_what_it_encoded_is_kept() -> None:
+    encoder = FakeEncoder()
+    cache = TextCache(encoder)
+    np.testing.assert_array_equal(cache.draft_texts(["a", "b"]), FakeEncoder().encode_texts(["a", "b"]))
+    cache.encode_texts(["b", "a"])
+    assert encoder.texts_encoded == 2

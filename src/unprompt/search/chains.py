@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from itertools import pairwise
 
@@ -63,6 +63,7 @@ class ChainScores:
         self._texts = texts
         self._cost = cost
         self._known: dict[str, tuple[float, NDArray[np.float32]]] = {}
+        self._met: dict[str, Columns] = {}  # of each prompt, the first chain that makes it
         self.encoded = 0
         """Prompts that were encoded so far."""
 
@@ -87,7 +88,18 @@ class ChainScores:
             # Rounded, for the last bits depend on the batch, and should not choose between equals.
             scores = multiply(rows.astype(np.float64), self._query)[:, 0].round(6).tolist()
             self._known |= dict(zip(new, zip(scores, rows, strict=True), strict=True))
+        for columns, prompt in zip(chains, prompts, strict=True):
+            self._met.setdefault(prompt, columns)
         return [self._chain(columns, prompt) for columns, prompt in zip(chains, prompts, strict=True)]
+
+    def nearly_best(self, best: Chain, limit: int, margin: float) -> list[Chain]:
+        """`best`, and other chains met whose values are not below its by more than a margin, at most `limit` in all.
+
+        They are ordered by their values, equals by when they were met.
+        """
+        others = (self._chain(columns, prompt) for prompt, columns in self._met.items() if prompt != best.text)
+        near = sorted((each for each in others if each.value >= best.value - margin), key=lambda each: -each.value)
+        return [best, *near[: limit - 1]]
 
     def gains(self, chain: Chain) -> Search[tuple[float, ...]]:
         """What the start and each fragment brought, in the prompt's order."""
@@ -99,3 +111,24 @@ class ChainScores:
     def _chain(self, columns: Columns, prompt: str) -> Chain:
         score, embedding = self._known[prompt]
         return Chain(columns, prompt, score, score - (self._cost(columns) if self._cost else 0.0), embedding)
+
+
+def choose_again(
+    query: NDArray[np.float32], start: str, texts: Sequence[str], chains: Sequence[Chain]
+) -> Search[Chain]:
+    """The best of some chains, by the cosines of their prompts as they are encoded now.
+
+    Args:
+        query: (D,).
+        start: what every prompt begins with; may be empty.
+        texts: of the fragments.
+        chains: at least one. The first of those with the same score is taken.
+
+    Returns:
+        The chain with its score, and with its gains.
+    """
+    scores = ChainScores(query, start, texts, None)
+    encoded = yield from scores.encode([each.columns for each in chains if each.text])
+    best = min(encoded, key=lambda each: -each.score, default=chains[0])
+    gains = yield from scores.gains(best)
+    return replace(best, gains=gains)

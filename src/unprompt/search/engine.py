@@ -196,7 +196,10 @@ class Engine:
         subjects = [self._subject(settings, each) for each in evidence]
         merged = ranked_terms(ranker) if settings.mode == FAST else 0
         once = cast("FragmentRanker", RankedOnce(ranker, merged))
-        return ComposeInput(embeddings, subjects, once, self._texts.encode_texts, budget, self._contexts)
+        texts = self._texts
+        return ComposeInput(
+            embeddings, subjects, once, texts.encode_texts, budget, self._contexts, draft_texts=texts.draft_texts
+        )
 
     def _contexts(self) -> Embeddings | None:
         return kept_contexts(self.library.vocabulary, self.encoder)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -45,6 +45,8 @@ class LocalOptions:
         active: terms that are looked at in a round; see `search_locally`.
         settled: prompts after which the active terms are chosen anew only every `renewed` prompts.
         renewed: see `settled`.
+        finalists: the most chains that are returned.
+        margin: how much worse than the best they may be: twice what a cosine with a draft embedding was seen to miss.
         repeat_words: whether a term may be taken whose words stand in the prompt already.
         seed: of the random terms and moves.
     """
@@ -71,13 +73,15 @@ class LocalOptions:
     active: int = 4096
     settled: int = 250
     renewed: int = 120
+    finalists: int = 16
+    margin: float = 0.004
     repeat_words: bool = False
     seed: int = 0
 
 
 def search_locally(
     query: NDArray[np.float32], start: str, terms: Terms, fits: Fits, options: LocalOptions | None = None
-) -> Search[Chain]:
+) -> Search[list[Chain]]:
     """Searches for the chain from `start` whose prompt has the greatest cosine with the query.
 
     Growth appends the best of the extensions that `EffectModel` predicts most of, round by round, even if each makes
@@ -99,16 +103,17 @@ def search_locally(
 
     Returns:
         The best chain met; the start alone when nothing improves it; the best term at least when the start is empty
-        and one fits.
+        and one fits. After it the others that are nearly as good, for the embeddings may have been drafts: see
+        `choose_again`, which also finds the gains.
     """
-    search = _LocalSearch(query, start, terms, fits, options or LocalOptions())
+    options = options or LocalOptions()
+    search = _LocalSearch(query, start, terms, fits, options)
     first = (yield from search.scores.encode([()])) if start else search.singles()
     best = first[0] if first else Chain((), "", 0.0, -np.inf, None)
     if first and terms.allowed.any():
         grown = yield from search.grow(best)
         best = yield from search.exchange(grown)
-    gains = yield from search.scores.gains(best)
-    return replace(best, gains=gains)
+    return search.scores.nearly_best(best, options.finalists, options.margin)
 
 
 class _LocalSearch:

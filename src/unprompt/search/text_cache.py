@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from unprompt.types import Embeddings
+from unprompt.types import DraftEncoder, Embeddings
 
 SIZE = 8192
 """Texts that are kept: 12 MiB of 384 dimensions."""
@@ -52,3 +52,9 @@ class TextCache:
         for text in list(self._kept)[: -self._size]:
             self._kept.pop(text, None)
         return np.stack([rows[text] for text in texts])
+
+    def draft_texts(self, texts: Sequence[str]) -> Embeddings:
+        """Embeds N texts as (N, D), roughly where the encoder can; such embeddings are not kept."""
+        if isinstance(self._encoder, DraftEncoder):
+            return self._encoder.draft_texts(texts)
+        return self.encode_texts(texts)

@@ -18,7 +18,7 @@ from unprompt.index.manifest import MANIFEST
 from unprompt.pictures.opening import open_picture, read_bytes
 from unprompt.search.engine import Engine
 from unprompt.systems.pictures import PictureEncoder
-from unprompt.types import Embeddings, Encoder, Pixels, Preprocess
+from unprompt.types import DraftEncoder, Embeddings, Encoder, Pixels, Preprocess
 
 if TYPE_CHECKING:
     from unprompt.systems.grids import GridCaptioner, PictureGrids
@@ -44,6 +44,13 @@ class CountingEncoder:
         """See `Encoder.encode_texts`."""
         self.texts += len(texts)
         return self._encoder.encode_texts(texts)
+
+    def draft_texts(self, texts: Sequence[str]) -> Embeddings:
+        """See `DraftEncoder.draft_texts`; by `encode_texts` where the encoder makes no drafts."""
+        if not isinstance(self._encoder, DraftEncoder):
+            return self.encode_texts(texts)
+        self.texts += len(texts)
+        return self._encoder.draft_texts(texts)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._encoder, name)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from unprompt.search.chains import choose_again
 from unprompt.search.local_search import LocalOptions, search_locally
 from unprompt.search.modes.classic import draft_classic
 from unprompt.search.modes.common import ComposeInput, Piece, measure, prompts_of
@@ -26,6 +27,9 @@ def compose_best(task: ComposeInput) -> list[Candidate]:
 
     Where the ranker collapses near-duplicates, the chain says no words twice. Where it does not, the cosine alone
     counts: "colorful, ( colorful ), colorful]" is nearer to some pictures than "colorful".
+
+    The search goes by draft embeddings where the encoder makes them. Which of the chains that seem best is best, and
+    all scores, are the encoder's own.
     """
     candidates: list[Candidate] = []
     for i in range(0, len(task.queries), TOGETHER):
@@ -42,7 +46,12 @@ def _compose(task: ComposeInput) -> list[Candidate]:
         search_locally(query, start.text if start else "", each, task.budget.fits, options)
         for query, start, each in zip(task.queries, starts, terms, strict=True)
     ]
-    chains = advance_together(searches, task.encode_texts)
+    finalists = advance_together(searches, task.draft_texts or task.encode_texts)
+    choices = [
+        choose_again(query, start.text if start else "", each.texts, chains)
+        for query, start, each, chains in zip(task.queries, starts, terms, finalists, strict=True)
+    ]
+    chains = advance_together(choices, task.encode_texts)
     found = [
         term_candidate(start, chain, chain.columns, each.scores[list(chain.columns)].tolist(), task.ranker.vocabulary)
         for start, chain, each in zip(starts, chains, terms, strict=True)

@@ -37,6 +37,8 @@ class ComposeInput:
         budget: how long a prompt may be.
         contexts: makes (T, D) embeddings of the vocabulary's terms at the end of a prompt (`unprompt.index.contexts`),
             or None where they are not known. Mode `best` asks for them.
+        draft_texts: embeds N texts as (N, D) roughly and sooner, see `unprompt.types.DraftEncoder`; None where only
+            `encode_texts` is there. Mode `best` searches by them. No score that is reported comes from them.
     """
 
     queries: Embeddings
@@ -45,6 +47,7 @@ class ComposeInput:
     encode_texts: EncodeTexts
     budget: TokenBudget
     contexts: Callable[[], Embeddings | None] = lambda: None
+    draft_texts: EncodeTexts | None = None
 
     def __post_init__(self) -> None:
         if len(self.subjects) != len(self.queries):
