@@ -69,6 +69,25 @@ def test_predictions_for_some_terms_are_those_made_for_all() -> None:
     np.testing.assert_allclose(model.correct(model.prior(chain)), every[[1, 3, 30]], atol=1e-6)
 
 
+def test_draws_are_from_the_posterior() -> None:
+    terms, _ = terms_of(5)
+    rng = np.random.default_rng(5)
+    columns, errors = rng.permutation(COUNT)[:30], rng.standard_normal(30)
+    model = EffectModel(terms)
+    assert np.array_equal(model.draw(2, rng), np.zeros((2, COUNT)))
+    model.learn(columns, errors)
+    rows = np.hstack([terms.effects.astype(np.float64), np.ones((COUNT, 1))])
+    ridge = np.diag([effect_model.RIDGE] * terms.effects.shape[1] + [effect_model.SHIFT_RIDGE])
+    posterior = rows[columns].T @ rows[columns] + ridge
+    rest = errors - rows[columns] @ np.linalg.solve(posterior, rows[columns].T @ errors)
+    expected = np.square(rest).mean() * rows @ np.linalg.solve(posterior, rows.T)
+    draws = model.draw(20_000, rng)
+    deviations = np.sqrt(np.diag(expected))
+    assert np.abs(draws.mean(axis=0) / deviations).max() < 5 / np.sqrt(20_000)
+    correlations = np.cov(draws.T) / np.outer(deviations, deviations)
+    np.testing.assert_allclose(correlations, expected / np.outer(deviations, deviations), atol=0.06)
+
+
 def test_what_is_forgotten_is_as_if_it_had_never_been_seen() -> None:
     terms, _ = terms_of(4)
     fresh, old = EffectModel(terms), EffectModel(terms)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from unprompt.search import one_core
-from unprompt.search.one_core import multiply, solve
+from unprompt.search.one_core import cholesky, multiply, solve
 
 
 @given(st.integers(0, 70), st.integers(1, 9), st.integers(1, 40), st.sampled_from([np.float32, np.float64]))
@@ -27,6 +27,7 @@ def test_a_product_in_blocks_is_that_of_numpy() -> None:
     rng = np.random.default_rng(0)
     matrix, columns = rng.standard_normal((1001, 50)), rng.standard_normal((50, 2 * one_core.COLUMNS + 1))
     np.testing.assert_allclose(multiply(matrix, columns), matrix @ columns, atol=1e-12)
+    assert np.array_equal(multiply(matrix[:, :0], columns[:0]), np.zeros((1001, columns.shape[1])))
     turned = np.asfortranarray(matrix)
     np.testing.assert_allclose(multiply(turned, columns), matrix @ columns, atol=1e-12)
 
@@ -40,6 +41,14 @@ def test_equations_are_solved_as_by_numpy(unknowns: int) -> None:
     np.testing.assert_allclose(solve(matrix, values), np.linalg.solve(matrix, values), atol=1e-10)
     assert np.array_equal(matrix, before[0])
     assert np.array_equal(values, before[1])
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 200])
+def test_a_factor_is_that_of_numpy(size: int) -> None:
+    rng = np.random.default_rng(size)
+    rows = rng.standard_normal((size, 20))
+    matrix = rows @ rows.T + np.diag(rng.uniform(1, 2, size))
+    np.testing.assert_allclose(cholesky(matrix), np.linalg.cholesky(matrix), atol=1e-10)
 
 
 SCRIPT = """

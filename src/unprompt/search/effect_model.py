@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.search.chains import Chain
-from unprompt.search.one_core import multiply, solve
+from unprompt.search.one_core import cholesky, multiply, solve
 from unprompt.search.terms import Terms
 
 RELATIVE, LEAST, MOST = 2.0, 0.05, 1.5
@@ -73,6 +74,31 @@ class EffectModel:
         """(..., a) priors and what was learnt, rounded so that the last bits of a product decide nothing."""
         return (prior + self._correction).round(6)
 
+    def draw(self, count: int, rng: np.random.Generator) -> NDArray[np.float64]:
+        """(count, a) by how much predictions differ from their means where the coefficients are drawn from what is
+        believed of them, to be added to `correct`; zeros before anything is learnt.
+
+        With the best by such a draw what is uncertain is tried as often as it may be best (Thompson, 1933). What is
+        best by the mean teaches little: a search by that alone soon predicted gains among its active terms with a
+        correlation of 0.1 to 0.3, where 100 of them taken at random were enough for 0.35 to 0.7.
+        """
+        if not len(self._seen):
+            return np.zeros((count, len(self.active)))
+        posterior = self._precision + np.diag(self._ridge)
+        noise = multiply(cholesky(posterior), rng.standard_normal((len(posterior), count)))
+        offsets = self._deviation() * solve(posterior, noise)  # (F + 1, count)
+        products = multiply(self._effects, offsets[:-1].astype(np.float32)).astype(np.float64)
+        return np.asarray((products + offsets[-1]).T, dtype=np.float64)
+
+    def _deviation(self) -> float:
+        """The standard deviation of what is not linear in the features."""
+        return math.sqrt(float(self._weights @ np.square(self._rest())) / float(self._weights.sum()))
+
+    def _rest(self) -> NDArray[np.float64]:
+        """(m,) what the linear part leaves of the observations."""
+        explained = multiply(self._rows(self._seen), self._slopes[:, None])[:, 0]
+        return np.asarray(self._errors - explained, dtype=np.float64)
+
     def everywhere(self, chain: Chain) -> NDArray[np.float64]:
         """(T,) the prediction for all terms, less what is their own; infinity for those lately seen."""
         terms = self._terms
@@ -111,7 +137,7 @@ class EffectModel:
         self._correction = self._linear(self._effects)
         if not len(self._seen) or not len(self.active):
             return
-        rest = self._errors - multiply(self._rows(self._seen), self._slopes[:, None])[:, 0]
+        rest = self._rest()
         places = np.minimum(np.searchsorted(self.active, self._seen), len(self.active) - 1)
         there = self.active[places] == self._seen
         totals, weights = np.zeros(len(self.active)), np.zeros(len(self.active))

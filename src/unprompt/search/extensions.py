@@ -15,6 +15,9 @@ from unprompt.search.words import append, plain_words
 DEPTH = 16
 """How many times the wanted number of extensions is looked through for those that fit and repeat nothing."""
 
+BLOCK = 4
+"""How many are looked at together, at least."""
+
 TRIES = 8
 """How often the next so many are looked through: where the budget is nearly full, hardly any term may fit."""
 
@@ -55,18 +58,15 @@ class Extensions:
 
     def choose(self, count: int, known: ChainScores) -> list[tuple[int, int]]:
         """The `count` most promising (base, term) pairs that fit and whose prompts are new; none is offered twice."""
+        return self._best(self.values(), count, known)
+
+    def draw(self, count: int, known: ChainScores, rng: np.random.Generator) -> list[tuple[int, int]]:
+        """Up to `count` pairs as `choose`, each the most promising by a draw of its own (`EffectModel.draw`)."""
+        means = self._model.correct(self._priors)
         chosen: list[tuple[int, int]] = []
-        values = self.values().ravel()
-        for _ in range(TRIES):
-            order = largest(values, DEPTH * count)
-            for start in range(0, len(order), count):
-                chosen += self._usable(order[start : start + count], known)
-                if len(chosen) >= count:
-                    self._reopen(chosen[count:])
-                    return chosen[:count]
-            values[order] = -np.inf
-            if not len(order):
-                break
+        for offsets in self._model.draw(count, rng):
+            values = np.where(self._open, (means + offsets).round(6), -np.inf)
+            chosen += self._best(values, 1, known)
         return chosen
 
     def learn(self, pairs: Sequence[tuple[int, int]], chains: Sequence[Chain]) -> None:
@@ -74,6 +74,21 @@ class Extensions:
         columns = np.array([column for _, column in pairs], dtype=np.intp)
         priors = self._priors[[i for i, _ in pairs], self._places(columns)]
         self._model.learn(columns, np.array([chain.score for chain in chains]) - priors)
+
+    def _best(self, table: NDArray[np.float64], count: int, known: ChainScores) -> list[tuple[int, int]]:
+        """The `count` pairs with the greatest values in a table (b, a) that may be encoded."""
+        values, chosen, block = table.ravel(), list[tuple[int, int]](), max(count, BLOCK)
+        for _ in range(TRIES):
+            order = largest(values, DEPTH * block)
+            for start in range(0, len(order), block):
+                chosen += self._usable(order[start : start + block], known)
+                if len(chosen) >= count:
+                    self._reopen(chosen[count:])
+                    return chosen[:count]
+            values[order] = -np.inf
+            if not len(order):
+                break
+        return chosen
 
     def _usable(self, places: NDArray[np.intp], known: ChainScores) -> list[tuple[int, int]]:
         """Of some places in the table, which this closes, the pairs that may be encoded."""

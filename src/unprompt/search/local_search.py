@@ -48,7 +48,7 @@ class LocalOptions:
         finalists: the most chains that are returned.
         margin: how much worse than the best they may be: twice what a cosine with a draft embedding was seen to miss.
         repeat_words: whether a term may be taken whose words stand in the prompt already.
-        seed: of the random terms and moves.
+        seed: of the random terms and of what is drawn.
     """
 
     near: int = 32
@@ -57,13 +57,13 @@ class LocalOptions:
     explorations: int = 2
     survivors: int = 16
     together: int = 8
-    valley: int = 8
-    patience: int = 2
+    valley: int = 24
+    patience: int = 4
     growing: float = 0.4
     max_parts: int = 32
-    max_encoded: int = 1340
+    max_encoded: int = 1380
     dropped: int = 5
-    exchanged: int = 16
+    exchanged: int = 24
     in_place: int = 2
     settling: int = 24
     relocated: int = 8
@@ -87,7 +87,8 @@ def search_locally(
     Growth appends the best of the extensions that `EffectModel` predicts most of, round by round, even if each makes
     the chain worse at first. Exchanges then go to the best chain met with one fragment added, replaced or dropped, be
     it worse, and never back at once (tabu search, Glover, 1989); a round ends as soon as it has found a better chain
-    than any that is predicted. After each exchange the fragments are moved about as long as that helps. The cosine of a
+    than any that is predicted. What is tried in an exchange is drawn from what the model believes (`EffectModel.draw`).
+    After each exchange the fragments are moved about as long as that helps. The cosine of a
     term says little about what it adds to a longer prompt, so of all terms those are looked at whose gain is predicted
     greatest by what was learnt so far.
 
@@ -137,7 +138,7 @@ class _LocalSearch:
             best, stale = (chain, 0) if better else (best, 0 if rises else stale + 1)
             if (stale >= options.patience and len(chain.columns) >= options.valley) or not self.may_grow(chain):
                 break
-            found = yield from self.extend([chain], options.survivors, options.growing_kept, enough=-np.inf)
+            found = yield from self.extend([chain], options.survivors, options.growing_kept)
         return best
 
     def begin(self, start: Chain) -> Search[list[Chain]]:
@@ -149,7 +150,7 @@ class _LocalSearch:
         self.model.activate(sorted(rows))
         found = yield from self.extend_active([start], len(rows), together=len(rows))
         for _ in range(options.explorations):
-            found += yield from self.extend([start], options.explored, kept=1.0, enough=-np.inf)
+            found += yield from self.extend([start], options.explored, kept=1.0)
         return sorted(found, key=lambda each: -each.value)
 
     def may_grow(self, chain: Chain) -> bool:
@@ -168,7 +169,7 @@ class _LocalSearch:
             bases = sorted(shorter, key=lambda each: -each.value)[: options.dropped + 2]
             bases += [chain] if len(columns) < options.max_parts else []
             barred, kept = (*columns, *memory.barred()), options.exchanging_kept
-            found = yield from self.extend(bases, options.exchanged, kept, barred, enough=chain.value)
+            found = yield from self.extend(bases, options.exchanged, kept, barred, chain.value, drawn=True)
             found += yield from self.in_place(columns, found)
             moves = [*(each for each in shorter if each.value > chain.value), *found]
             if not moves:
@@ -211,7 +212,13 @@ class _LocalSearch:
         return []
 
     def extend(
-        self, bases: Sequence[Chain], limit: int, kept: float, barred: Sequence[int] = (), enough: float = np.inf
+        self,
+        bases: Sequence[Chain],
+        limit: int,
+        kept: float,
+        barred: Sequence[int] = (),
+        enough: float = -np.inf,
+        drawn: bool = False,
     ) -> Search[list[Chain]]:
         """Encodes the most promising extensions of some chains by one term, a few at a time; returns them best first.
 
@@ -221,10 +228,11 @@ class _LocalSearch:
             kept: how much of its weight an earlier observation keeps.
             barred: terms that are not to be taken.
             enough: no more are encoded once one is better than this and than all predictions.
+            drawn: whether each is the most promising by a draw of its own, or all are by the mean.
         """
         self.model.forget(kept)
         self.renew(min(bases, key=lambda each: -each.value))
-        return (yield from self.extend_active(bases, limit, barred, enough, self.options.together))
+        return (yield from self.extend_active(bases, limit, barred, enough, self.options.together, drawn))
 
     def extend_active(
         self,
@@ -233,6 +241,7 @@ class _LocalSearch:
         barred: Sequence[int] = (),
         enough: float = np.inf,
         together: int = 1,
+        drawn: bool = False,
     ) -> Search[list[Chain]]:
         """`extend` by the terms that are active."""
         tried = Extensions(bases, self.model, self.terms.texts, self.fits, self.options.repeat_words)
@@ -242,7 +251,8 @@ class _LocalSearch:
         while len(found) < limit:
             if found and best > enough and best > tried.values().max():
                 break
-            pairs = tried.choose(min(together, limit - len(found)), self.scores)
+            count = min(together, limit - len(found))
+            pairs = tried.draw(count, self.scores, self.rng) if drawn else tried.choose(count, self.scores)
             chains = yield from self.scores.encode([(*bases[i].columns, column) for i, column in pairs])
             if not chains:
                 break

@@ -26,6 +26,8 @@ UNKNOWNS = 64
 def multiply(matrix: NDArray[Number], columns: NDArray[Number]) -> NDArray[Number]:
     """The product of a matrix (n, D), which must be C-contiguous to be fast, with k columns (D, k); (n, k)."""
     n, width = matrix.shape
+    if not matrix.size:
+        return np.zeros((n, columns.shape[1]), dtype=matrix.dtype)
     block = max(1, BLOCK // max(1, width))
     whole = n - n % block
     product = np.empty((n, columns.shape[1]), dtype=matrix.dtype)
@@ -51,3 +53,19 @@ def solve(matrix: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[n
     after = solve(rest[:, : len(rest)], rest[:, len(rest) :])
     before = solved[:, len(rest) :] - multiply(np.ascontiguousarray(solved[:, : len(rest)]), after)
     return np.vstack([before, after])
+
+
+def cholesky(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The lower triangular L (s, s) with ``L @ L.T = matrix``, symmetric positive definite, by blocks.
+
+    Golub and Van Loan, "Matrix Computations" (2013), section 4.2.
+    """
+    if len(matrix) <= UNKNOWNS:
+        return np.linalg.cholesky(matrix).astype(np.float64)
+    first, later = slice(None, UNKNOWNS), slice(UNKNOWNS, None)
+    factor = np.zeros_like(matrix)
+    factor[first, first] = np.linalg.cholesky(matrix[first, first])
+    below = np.ascontiguousarray(np.linalg.solve(factor[first, first], matrix[first, later]).T)  # (s - 64, 64)
+    factor[later, first] = below
+    factor[later, later] = cholesky(matrix[later, later] - multiply(below, below.T))
+    return factor
