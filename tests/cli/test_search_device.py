@@ -86,7 +86,7 @@ def test_evaluating_searches_there_too(
     assert first == second
 
 
-@pytest.mark.parametrize("command", ["query", "evaluate"])
+@pytest.mark.parametrize("command", ["query", "evaluate", "embed"])
 @pytest.mark.parametrize(
     ("device", "message"),
     [
@@ -102,7 +102,12 @@ def test_a_device_that_is_not_there_is_one_line(
         pytest.skip("there is a GPU here")
     (tmp_path / "words.txt").write_text("a scarlet ball\n")
     split = ["--split", tmp_path / "words.txt", "--systems", "rrf", "--out", tmp_path / "out"]
-    more = ["--text", "words"] if command == "query" else split
+    colour_picture(tmp_path / "red.png", "red", seed=1)
+    more = {
+        "query": ["--text", "words"],
+        "evaluate": split,
+        "embed": [tmp_path / "red.png", "--from", "neighbours", "--out", tmp_path / "out.csv"],
+    }[command]
     result = run(command, "--library", library_path, "--search-device", device, *more)
     assert result.exit_code == 1
     assert result.stdout == ""
@@ -112,6 +117,13 @@ def test_a_device_that_is_not_there_is_one_line(
 
 def test_a_database_searches_where_it_runs() -> None:
     result = run("query", "--text", "words", "--backend", "milvus://x", "--search-device", "cuda")
+    assert result.exit_code == 2
+    assert "--search-device is for a --library" in result.stderr
+
+
+def test_a_head_searches_nothing(tmp_path: Path) -> None:
+    colour_picture(tmp_path / "red.png", "red", seed=1)
+    result = run("embed", tmp_path / "red.png", "--from", "head", "--out", tmp_path / "out", "--search-device", "cuda")
     assert result.exit_code == 2
     assert "--search-device is for a --library" in result.stderr
 

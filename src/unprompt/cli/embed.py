@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from unprompt.cli.searching import open_library, search_device_option
+
 if TYPE_CHECKING:
     from unprompt.cli.pictures import OpenedPictures
     from unprompt.evaluation.embedding.output import Journal
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 @click.option("--batch-size", type=click.IntRange(1), default=16, show_default=True, metavar="N",
               help="Pictures at a time.")  # fmt: skip
 @click.option("--device", default="cpu", show_default=True, help="Where the encoder runs: cpu, cuda, cuda:1 ...")
+@search_device_option
 @click.pass_context
 def embed(
     context: click.Context, /, images: tuple[str, ...], out: Path, format_: str, prompts: Path | None, **options: Any
@@ -75,6 +78,7 @@ def _embed_pictures(
     head: Path | None,
     batch_size: int,
     device: str,
+    search_device: str,
 ) -> int:
     """Predicts and writes; returns how many pictures could not be read."""
     import numpy as np
@@ -83,7 +87,7 @@ def _embed_pictures(
     from unprompt.errors import EvaluationError
     from unprompt.evaluation.embedding.output import WRITERS, Journal, check_writable
 
-    encoder, predict, facts = _predictor(source, root, head, device)
+    encoder, predict, facts = _predictor(source, root, head, device, search_device)
     journal: Journal | None = None
     # Captioners look at the pictures themselves.
     opened = query_images(
@@ -130,7 +134,7 @@ def _batches(opened: OpenedPictures[QueryImage], size: int) -> Iterator[list[Que
 
 
 def _predictor(
-    source: str, root: Path | None, head: Path | None, device: str
+    source: str, root: Path | None, head: Path | None, device: str, search_device: str
 ) -> tuple[Encoder, Predict, dict[str, Any]]:
     """The encoder, what predicts a batch, and what decides the predictions."""
     from importlib.metadata import version
@@ -138,7 +142,6 @@ def _predictor(
     from unprompt.cli.captioners import captioners_of
     from unprompt.encoders import load_encoder
     from unprompt.errors import EvaluationError
-    from unprompt.index.library import Library
     from unprompt.search.engine import Engine
     from unprompt.search.settings import Settings
 
@@ -147,7 +150,9 @@ def _predictor(
         raise EvaluationError(f"unknown source {source!r}: --from is one of {', '.join(known)}")
     if root is None and source != "head":
         raise click.UsageError(f"--from {source} needs --library")
-    library = None if root is None else Library.open(root)
+    if root is None and search_device != "cpu":
+        raise click.UsageError("--search-device is for a --library; a head searches nothing")
+    library = None if root is None else open_library(root, search_device)
     captioners = captioners_of((), Settings(), True, device) if source == "prompt" else []
     engine = None if library is None else Engine(library, device=device, captioners=captioners)
     encoder = load_encoder("starter", device=device) if engine is None else engine.encoder
@@ -156,6 +161,7 @@ def _predictor(
         "source": source,
         "encoder": encoder.fingerprint,
         "library": _content(library),
+        "searched": search_device.partition(":")[0],
     }
     if source == "prompt":
         assert engine is not None
