@@ -51,29 +51,29 @@ class LocalOptions:
         seed: of the random terms and of what is drawn.
     """
 
-    near: int = 32
-    random: int = 64
-    explored: int = 32
+    near: int = 16
+    random: int = 48
+    explored: int = 24
     explorations: int = 2
     survivors: int = 16
-    together: int = 8
+    together: int = 12
     valley: int = 24
     patience: int = 4
     growing: float = 0.4
     max_parts: int = 32
-    max_encoded: int = 1380
+    max_encoded: int = 1350
     dropped: int = 5
     exchanged: int = 24
     in_place: int = 2
     settling: int = 24
     relocated: int = 8
-    moved: int = 4
+    moved: int = 8
     growing_kept: float = 0.6
     exchanging_kept: float = 0.9
     active: int = 4096
     settled: int = 250
     renewed: int = 120
-    finalists: int = 16
+    finalists: int = 8
     margin: float = 0.004
     repeat_words: bool = False
     seed: int = 0
