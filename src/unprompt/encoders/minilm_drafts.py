@@ -98,8 +98,10 @@ class DraftMiniLM:
     Embeddings are within 0.02 of `MiniLM`'s, by the norm of the difference; mostly it is 0.007.
     """
 
-    least_tokens = 128
-    """Tokens that are worth a pass. One with fewer than `LEAST_ROWS` is filled up."""
+    least_tokens = 200
+    """Tokens that are worth a pass: passes side by side wait for each other between operations, which are short here.
+    A round of 12 texts of 770 tokens took 37 ms in four passes on four cores, 27 in three, 31 in two and 41 in one.
+    A pass with fewer than `LEAST_ROWS` is filled up."""
 
     def __init__(self, model: MiniLM) -> None:
         self._model = model
