@@ -88,9 +88,9 @@ def search_locally(
     the chain worse at first. Exchanges then go to the best chain met with one fragment added, replaced or dropped, be
     it worse, and never back at once (tabu search, Glover, 1989); a round ends as soon as it has found a better chain
     than any that is predicted. What is tried in an exchange is drawn from what the model believes (`EffectModel.draw`).
-    After each exchange the fragments are moved about as long as that helps. The cosine of a
-    term says little about what it adds to a longer prompt, so of all terms those are looked at whose gain is predicted
-    greatest by what was learnt so far.
+    After each exchange the fragments are moved about as long as that helps. The cosine of a term says little about what
+    it adds to a longer prompt, so of all terms those are looked at whose gain is predicted greatest by what was learnt
+    so far.
 
     No term is taken twice, nor, unless `repeat_words`, one whose words stand in the prompt already. Equal values are
     ordered by the chains found first, and extensions by the order of their bases and the terms.
