@@ -1,14 +1,26 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-from unprompt.encoders import minilm, minilm_drafts
+from unprompt.encoders import minilm, minilm_drafts, scripted
 from unprompt.encoders.minilm import TextTower
-from unprompt.encoders.minilm_drafts import LEAST_ROWS, MOST_ROWS, DraftLayer, Product
+from unprompt.encoders.minilm_drafts import (
+    LEAST_ROWS,
+    MOST_ROWS,
+    ROWS,
+    DraftMiniLM,
+    attend,
+    forward,
+    product,
+    transform,
+)
 
 TEXTS = [
     "portrait of an old sailor, oil on canvas, dramatic light",
@@ -71,6 +83,27 @@ def test_the_texts_beside_it_do_not_show_in_a_draft(drafting: TextTower) -> None
     np.testing.assert_array_equal(together, alone)
 
 
+@pytest.mark.parametrize("lengths", [[1], [5, 3], [40, 24], [40, 25], [200, 97], [256, 64]])
+def test_passes_have_few_numbers_of_rows_and_a_text_is_embedded_as_without_more_rows(
+    tower: TextTower, monkeypatch: pytest.MonkeyPatch, lengths: list[int]
+) -> None:
+    if not tower._drafts.rows_stand_alone:
+        pytest.skip("on this processor a product's row depends on the others'")
+    seen: list[int] = []
+
+    def counted(ids: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append(len(ids))
+        return forward(ids, *rest)  # type: ignore[arg-type]
+
+    batch = [[7 + i] * length for i, length in enumerate(lengths)]
+    monkeypatch.setattr(tower._drafts, "_forward", counted)
+    found = tower._drafts.embed(batch)
+    assert seen == [max(LEAST_ROWS, -(-sum(lengths) // ROWS) * ROWS)]
+    with torch.inference_mode():
+        fuller = forward(*tower._drafts._arguments([*batch, [0] * LEAST_ROWS]))[: len(batch)].numpy()
+    np.testing.assert_array_equal(found, fuller)
+
+
 @pytest.mark.usefixtures("threads")
 def test_where_rows_do_not_stand_alone_texts_are_divided_alike_for_any_number_of_cores(
     drafting: TextTower, monkeypatch: pytest.MonkeyPatch
@@ -91,43 +124,114 @@ def test_without_units_for_it_drafts_are_the_embeddings(tower: TextTower, monkey
     np.testing.assert_array_equal(tower.draft(TEXTS[:8]), tower.encode(TEXTS[:8]))
 
 
-def test_without_weights_in_onednns_order_products_are_the_same_but_for_rounding(
-    monkeypatch: pytest.MonkeyPatch,
+def refused(*_: object) -> None:
+    raise RuntimeError("not in this build")
+
+
+def batches(tower: TextTower) -> list[list[list[int]]]:
+    return [tower._tokenize(texts) for texts in CALLS]
+
+
+@pytest.fixture
+def compiled(tower: TextTower) -> DraftMiniLM:
+    if not (scripted.SUPPORTED and tower._drafts._packed):
+        pytest.skip("passes are not compiled on this Python, or with this build of PyTorch")
+    return tower._drafts
+
+
+def test_the_compiled_pass_is_the_eager_one_to_the_bit(tower: TextTower, compiled: DraftMiniLM) -> None:
+    assert compiled._forward is not forward
+    assert max(sum(map(len, batch)) for batch in batches(tower)) > MOST_ROWS
+    with torch.inference_mode():
+        for batch in batches(tower):
+            arguments = compiled._arguments(batch)
+            assert torch.equal(compiled._forward(*arguments), forward(*arguments))
+
+
+@pytest.mark.parametrize(
+    "script", [refused, lambda function: lambda *arguments: function(*arguments) + 1e-7], ids=["fails", "differs"]
+)
+def test_where_a_pass_cannot_be_compiled_it_is_eager(
+    tower: TextTower, compiled: DraftMiniLM, monkeypatch: pytest.MonkeyPatch, script: object
 ) -> None:
-    torch.manual_seed(0)
-    layer, rows = torch.nn.Linear(384, 96).requires_grad_(False), torch.randn(70, 384)
-    expected = layer(rows)
-    ordered = Product(layer)(rows.bfloat16())
+    monkeypatch.setattr(torch.jit, "script", script)
+    eager = DraftMiniLM(tower.model)
+    assert eager._forward is forward
+    assert eager.least_tokens > compiled.least_tokens, "passes that wait for each other had better be few"
+    for batch in batches(tower):
+        np.testing.assert_array_equal(eager.embed(batch), compiled.embed(batch))
 
-    def refused(*_: object) -> None:
-        raise RuntimeError("not in this build")
 
+def test_drafts_of_several_threads_at_once_are_those_of_one(drafting: TextTower) -> None:
+    expected = [drafting.draft(texts) for texts in CALLS]
+    fresh = TextTower(drafting.tokenizer, drafting.model)  # its first draft compiles
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(fresh.draft, CALLS * 2))
+    for rows, one in zip(found, expected * 2, strict=True):
+        np.testing.assert_array_equal(rows, one)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_that_passes_are_compiled_warns_no_user() -> None:
+    program = """
+import warnings
+from unprompt.encoders import minilm
+from unprompt.encoders.minilm_drafts import forward
+minilm.multiplies_bfloat16 = lambda: True
+tower = minilm.TextTower.load()
+warnings.simplefilter("error")
+tower.draft(["a cat", "a dog"])
+print(tower._drafts._forward is not forward)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
+
+
+def test_without_weights_in_onednns_order_drafts_are_the_same_but_for_rounding(
+    tower: TextTower, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch.ops.mkldnn, "_reorder_linear_weight", refused)
-    plain = Product(layer)
+    plain = DraftMiniLM(tower.model)
     assert not plain._packed
-    for product in (ordered, plain(rows.bfloat16())):
-        torch.testing.assert_close(product.float(), expected, atol=0.03, rtol=0.02)
+    assert plain._forward is forward
+    for batch in batches(tower):
+        assert np.linalg.norm(plain.embed(batch) - tower._drafts.embed(batch), axis=1).max() < 0.02
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_product_is_a_linear_layers(tower: TextTower, packed: bool) -> None:
+    torch.manual_seed(0)
+    layer, rows = minilm.Layer().requires_grad_(False), torch.randn(70, 384)
+    weights = minilm_drafts._in_bfloat16(layer)
+    if packed and not tower._drafts._packed:
+        pytest.skip("this build of PyTorch does not put weights in oneDNN's order")
+    weights = minilm_drafts._in_onednns_order(weights) if packed else weights
+    found = product(rows.bfloat16(), weights[0], packed)
+    torch.testing.assert_close(found.float(), layer.qkv(rows), atol=0.03, rtol=0.02)
 
 
 def test_padded_attention_is_attention_a_text_at_a_time() -> None:
     torch.manual_seed(0)
-    layer = DraftLayer(minilm.Layer().requires_grad_(False))
     lengths = [21, 17, 16, 16, 3, 1, 40]
     qkv = torch.randn(sum(lengths), 3 * 384).bfloat16()
-    packed = layer._attend(qkv, minilm_drafts._groups(lengths))
+    packed = attend(qkv, minilm_drafts._groups(lengths))
     for rows, found in zip(qkv.split(lengths), packed.split(lengths), strict=True):
         q, k, v = rows.float().view(-1, 3, 12, 32).permute(1, 2, 0, 3)
         naive = ((q @ k.transpose(1, 2) / 32**0.5).softmax(dim=-1) @ v).transpose(0, 1).reshape(-1, 384)
         torch.testing.assert_close(found.float(), naive, atol=0.03, rtol=0)
 
 
-def test_a_long_pass_is_cut_only_where_products_are_wide() -> None:
+def test_a_long_pass_is_cut_only_where_products_are_wide(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    layer = DraftLayer(minilm.Layer().requires_grad_(False))
-    widths: list[int] = []
-    down = layer.down
-    layer.down = lambda x: widths.append(len(x)) or down(x)  # type: ignore[assignment, func-returns-value]
-    lengths = [50] * 13
-    layer(torch.randn(650, 384), minilm_drafts._groups(lengths))
-    assert sum(widths) == 650
-    assert LEAST_ROWS <= min(widths) <= max(widths) <= MOST_ROWS
+    layer = minilm_drafts._in_bfloat16(minilm.Layer().requires_grad_(False))
+    widths: dict[int, list[int]] = {}
+
+    def counted(x: torch.Tensor, *rest: object) -> torch.Tensor:
+        widths.setdefault(x.shape[1], []).append(len(x))
+        return product(x, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(minilm_drafts, "product", counted)
+    transform(torch.randn(650, 384), layer, minilm_drafts._groups([50] * 13), packed=False)
+    assert widths[384] == [650] * 3
+    assert sum(widths[1536]) == 650
+    assert LEAST_ROWS <= min(widths[1536]) <= max(widths[1536]) <= MOST_ROWS

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,21 +21,14 @@ import torch  # noqa: E402
 
 from unprompt.encoders import open_clip as subject  # noqa: E402
 
+pytestmark = pytest.mark.usefixtures("one_thread", "no_hub")
+
 PREPROCESSING = {
     "default": {},
     "squash": {"resize_mode": "squash", "mean": [0.5] * 3, "std": [0.5] * 3},
     "bilinear": {"interpolation": "bilinear", "mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "unnormalised": {"interpolation": "bilinear", "mean": [0.0] * 3, "std": [1.0] * 3},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Threads only get in each other's way on models this small."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -62,15 +55,6 @@ def tagged(architecture: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         monkeypatch.setitem(open_clip.pretrained._PRETRAINED, architecture, {"first": tag})
 
     return register
-
-
-@pytest.fixture(autouse=True)
-def no_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An empty cache, and a hub that must not be asked."""
-    import huggingface_hub
-
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
 
 
 def reference(name: str, **options: Any) -> tuple[Any, Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,8 @@ import torch  # noqa: E402
 
 from unprompt.encoders import open_clip as loading  # noqa: E402
 from unprompt.encoders.open_clip_text import TextTower  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 VISION = OPEN_CLIP_CONFIG["vision_cfg"]
 TEXT = {"context_length": 20, "vocab_size": 60, "width": 32, "heads": 2, "layers": 2}
@@ -38,14 +39,6 @@ WHOLE: dict[str, dict[str, Any]] = {
     "SigLIP": {"no_causal_mask": True, "pool_type": "last", "pad_id": 1},
     "answers at the first position": {"pool_type": "first"},
 }
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def token_ids(*lengths: int, width: int = 20, seed: int = 0) -> Any:

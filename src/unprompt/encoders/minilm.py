@@ -160,7 +160,8 @@ class TextTower:
     def _drafts(self) -> DraftMiniLM:
         from unprompt.encoders.minilm_drafts import DraftMiniLM
 
-        return DraftMiniLM(self.model)
+        [drafts] = map_side_by_side(DraftMiniLM, [self.model])  # on one core, as the texts are
+        return drafts
 
     @torch.inference_mode()
     def _embed(self, batch: Sequence[Sequence[int]]) -> Embeddings:
