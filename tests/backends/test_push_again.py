@@ -19,12 +19,14 @@ from unprompt.backends.postgres import PostgresStore
 from unprompt.backends.protocol import Row, Store
 from unprompt.backends.pushing import push
 from unprompt.backends.remote import PUSHED, PushedLibrary
-from unprompt.backends.tables import Block
+from unprompt.backends.tables import PROMPTS, Block, probes_of
 from unprompt.builders.vocabulary import add_fragments
 from unprompt.errors import LibraryError
 from unprompt.index.files import cache_folder
 from unprompt.index.library import Library
 from unprompt.index.remove import remove_rows
+from unprompt.search.evidence import find_evidence
+from unprompt.search.queries import Query
 from unprompt.types import Fragment
 
 DIM = 16
@@ -131,6 +133,70 @@ def places(address: str) -> int:
 
 def blocks(library: Library) -> list[Block]:
     return [*picture_blocks(library), *prompt_blocks(library)]
+
+
+def found_while(change: Callable[[], object], backend: PushedLibrary, monkeypatch: pytest.MonkeyPatch) -> Served:
+    """What a query finds where all changes between its searches for pictures and for prompts."""
+    prompts, changes = backend.prompts, [change]
+
+    def changed(*arguments: Any) -> Any:
+        while changes:
+            changes.pop()()
+        return prompts(*arguments)
+
+    monkeypatch.setattr(backend, "prompts", changed)
+    [found] = find_evidence(backend, [Query("asked", unit_rows(1, DIM, seed=8)[0])], 1000)
+    pictures = {each.record.id: (each.record, round(each.hit.score, 5)) for each in found.neighbours}
+    return pictures, {hit.id: round(hit.score, 5) for hit in found.near}
+
+
+def test_a_query_finds_pictures_and_prompts_of_one_push(
+    root: Path, milvus_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = named(f"milvus:{milvus_file}", "straddled")
+    store = open_store(address)
+    push(Library.open(root), store, index="flat")
+    backend, new = open_backend(address), change(root)
+    found = found_while(lambda: push(new, store, index="flat"), backend, monkeypatch)
+    assert tuple(map(set, found)) == expect(new)
+    backend.close()
+    store.close()
+
+
+def test_a_query_sees_no_change_that_is_made_while_it_searches(
+    root: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = named(postgres_url, "snapshot")
+    store, old = open_store(address), Library.open(root)
+    push(old, store, index="flat")
+    backend = open_backend(address)
+    found = found_while(lambda: store.keep(PROMPTS, []), backend, monkeypatch)
+    assert tuple(map(set, found)) == expect(old)
+    assert not served(backend)[1]
+    backend.close()
+    store.close()
+
+
+@pytest.mark.parametrize(("first", "second"), [("ivf", "hnsw"), ("hnsw", "ivf")])
+def test_a_reader_that_stays_open_looks_through_enough_of_another_kind_of_index(
+    root: Path, postgres_url: str, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    address, library, seen = named(postgres_url, f"from_{first}"), Library.open(root), []
+    store = open_store(address)
+    push(library, store, index=first)
+    reader = open_backend(address)
+    push(library, store, index=second)
+    set_search = PostgresStore._set_search
+
+    def watched(self: PostgresStore, execute: Callable[..., Any], *arguments: Any) -> None:
+        set_search(self, execute, *arguments)
+        seen.append(execute("select current_setting('hnsw.ef_search'), current_setting('ivfflat.probes')").fetchone())
+
+    monkeypatch.setattr(PostgresStore, "_set_search", watched)
+    assert len(reader.pictures(unit_rows(1, DIM, seed=8), 150)[0]) == 150
+    assert seen == [("300", str(probes_of(200)))]
+    reader.close()
+    store.close()
 
 
 def test_a_push_that_is_killed_leaves_the_old_library_and_is_resumed(root: Path, base_url: str) -> None:

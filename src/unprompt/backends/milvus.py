@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.backends.addresses import Address
+from unprompt.backends.database import one_line
 from unprompt.backends.milvus_tables import METRIC
 from unprompt.backends.milvus_where import check_lite, members, to_expression
-from unprompt.backends.milvus_writing import MilvusWriter, one_line
+from unprompt.backends.milvus_writing import MilvusWriter
 from unprompt.backends.protocol import Row
 from unprompt.backends.tables import ANSWER, PICTURES, PROMPTS, lists_of, probes_of
 from unprompt.errors import QueryError
@@ -40,25 +41,29 @@ class MilvusStore(MilvusWriter):
         self._matching = functools.lru_cache(maxsize=32)(self._count)  # how hard to look; may be out of date
 
     @one_line
+    def of_one_push(self, read: Callable[[], Result]) -> Result:
+        """See `Store.of_one_push`. Should another push have taken the place of what was read, it is read again."""
+        before = self._generations
+        try:
+            found = read()
+        except self.driver.MilvusException:  # its collections are gone
+            self._forget()
+            if self._generations == before:
+                raise
+        else:
+            if self._generations == before:
+                return found
+        return read()
+
+    @one_line
     def search(self, table: str, queries: Embeddings, k: int, where: Where | None, index: str) -> list[Hits]:
         """See `Store.search`."""
-        return self._of_what_is_served(lambda: self._search(table, queries, k, where, self._facts.get("index", index)))
+        return self.of_one_push(lambda: self._search(table, queries, k, where, self._facts.get("index", index)))
 
     @one_line
     def vectors(self, table: str, ids: Collection[str]) -> dict[str, Vector]:
         """See `Store.vectors`."""
-        return self._of_what_is_served(lambda: self._vectors(table, sorted(ids)))
-
-    def _of_what_is_served(self, search: Callable[[], Result]) -> Result:
-        """Searches, and again should a push meanwhile have replaced the collections that were searched."""
-        before = self._generations
-        try:
-            return search()
-        except self.driver.MilvusException:
-            self._forget()
-            if self._generations == before:
-                raise
-            return search()
+        return self.of_one_push(lambda: self._vectors(table, sorted(ids)))
 
     def _forget(self) -> None:
         super()._forget()

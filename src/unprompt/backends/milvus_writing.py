@@ -6,11 +6,10 @@ generation, and take effect with the one row that says what is served: it names 
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from importlib.util import find_spec
@@ -20,13 +19,13 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from unprompt.backends.addresses import Address
+from unprompt.backends.database import Database, one_line
 from unprompt.backends.milvus_tables import INDEXES, check_sizes, collection_schema, index_parameters
 from unprompt.backends.milvus_where import members
 from unprompt.backends.protocol import Row
 from unprompt.backends.tables import FACTS, FILES, PICTURES, PROMPTS, TABLES, facts_row
 from unprompt.errors import LibraryError
 
-Result = TypeVar("Result")
 Writer = TypeVar("Writer", bound="MilvusWriter")
 Generations = Mapping[str, int]
 """Of each table of embeddings, how often it was replaced."""
@@ -50,20 +49,7 @@ def load_pymilvus() -> Any:
     return pymilvus
 
 
-def one_line(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Turns what the server or the client says into one line that names the address."""
-
-    @functools.wraps(method)
-    def call(self: MilvusWriter, *arguments: Any, **options: Any) -> Result:
-        try:
-            return method(self, *arguments, **options)
-        except self.driver.MilvusException as error:
-            raise LibraryError(f"{self.shown}: {' '.join(str(error.message or error).split())[:300]}") from None
-
-    return call
-
-
-class MilvusWriter:
+class MilvusWriter(Database):
     """What of a `Store` writes. It connects when first used.
 
     Args:
@@ -73,11 +59,16 @@ class MilvusWriter:
     stages_whole: ClassVar[bool] = True
 
     def __init__(self, address: Address) -> None:
-        self.shown = address.shown
-        self.driver = load_pymilvus()
+        driver = load_pymilvus()
+        super().__init__(address, driver, driver.MilvusException)
         self._address = address
         self._loaded: set[str] = set()
         self._known: Mapping[str, Any] | None = None
+
+    @staticmethod
+    def said(error: Exception) -> str:
+        """See `Database.said`."""
+        return " ".join(str(getattr(error, "message", "") or error).split())[:300]
 
     @cached_property
     def _client(self) -> Any:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Collection, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.backends.addresses import Address
+from unprompt.backends.database import one_line
 from unprompt.backends.postgres_where import to_sql
-from unprompt.backends.postgres_writing import PostgresWriter, one_line
+from unprompt.backends.postgres_writing import PostgresWriter
 from unprompt.backends.protocol import Row
 from unprompt.backends.tables import ANSWER, PICTURES, probes_of
 from unprompt.index.where import Where
 from unprompt.types import Embeddings
+
+Result = TypeVar("Result")
 
 EXACT_ROWS = 20_000
 """Among this many matching rows or fewer, all are compared: an approximate index would not meet enough of them."""
@@ -30,6 +33,12 @@ class PostgresStore(PostgresWriter):
     def __init__(self, address: Address) -> None:
         super().__init__(address)
         self._rows = functools.lru_cache(maxsize=32)(self._count_rows)  # how hard to look; may be out of date
+
+    @one_line
+    def of_one_push(self, read: Callable[[], Result]) -> Result:
+        """See `Store.of_one_push`."""
+        with self._snapshot():
+            return read()
 
     @one_line
     def search(
@@ -48,8 +57,9 @@ class PostgresStore(PostgresWriter):
         first = f"select *, embedding <#> %s as d from {self._table(table)} order by d limit {candidates}"
         nearest = f"select {names}, d from ({first}) as first where {condition} order by d limit {k}"
         found = []
-        with self._transaction() as execute:
-            self._set_search(execute, index, candidates, total)
+        with self._snapshot() as execute:
+            if not exact:
+                self._set_search(execute, candidates, total)
             for query in queries:
                 rows = [] if exact else execute(nearest, [self._vector(query), *values]).fetchall()
                 if len(rows) < min(k, matching) or exact:
@@ -75,11 +85,13 @@ class PostgresStore(PostgresWriter):
             return condition, values
         return f"id in (select prompt_id from {self._table(PICTURES)} where {condition})", values
 
-    def _set_search(self, execute: Callable[..., Any], index: str, candidates: int, total: int) -> None:
-        if index == "hnsw":
-            execute(f"set local hnsw.ef_search = {min(_MOST_EF, max(_LEAST_EF, 2 * candidates))}")
-        elif index == "ivf":
-            execute(f"set local ivfflat.probes = {probes_of(total)}")
+    def _set_search(self, execute: Callable[..., Any], candidates: int, total: int) -> None:
+        """How much of an index this transaction looks through, of either kind: a push may have changed it since."""
+        options = {
+            "hnsw.ef_search": min(_MOST_EF, max(_LEAST_EF, 2 * candidates)),
+            "ivfflat.probes": probes_of(total),
+        }
+        execute("select " + ", ".join(f"set_config('{name}', '{value}', true)" for name, value in options.items()))
 
     def _vector(self, query: Any) -> Any:
         from pgvector import Vector

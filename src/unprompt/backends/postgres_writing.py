@@ -5,7 +5,6 @@ What changes is written into tables of a second schema first, and moved in one t
 
 from __future__ import annotations
 
-import functools
 import json
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from unprompt.backends.addresses import Address
+from unprompt.backends.database import Database, one_line
 from unprompt.backends.protocol import Row
 from unprompt.backends.tables import (
     FILES,
@@ -34,7 +34,6 @@ from unprompt.errors import LibraryError
 if TYPE_CHECKING:
     import psycopg
 
-Result = TypeVar("Result")
 Writer = TypeVar("Writer", bound="PostgresWriter")
 
 MAX_INDEXED_DIM = 2000
@@ -68,21 +67,7 @@ def load_psycopg() -> Any:
     return psycopg
 
 
-def one_line(method: Callable[..., Result]) -> Callable[..., Result]:
-    """Turns what the server or the connection says into one line that names the database."""
-
-    @functools.wraps(method)
-    def call(self: PostgresWriter, *arguments: Any, **options: Any) -> Result:
-        try:
-            return method(self, *arguments, **options)
-        except self.driver.Error as error:
-            first = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise LibraryError(f"{self.shown}: {first}") from None
-
-    return call
-
-
-class PostgresWriter:
+class PostgresWriter(Database):
     """What of a `Store` writes. It connects when first used, and again when the connection was lost.
 
     Args:
@@ -92,11 +77,16 @@ class PostgresWriter:
     stages_whole: ClassVar[bool] = False
 
     def __init__(self, address: Address) -> None:
-        self.shown = address.shown
-        self.driver = load_psycopg()
+        driver = load_psycopg()
+        super().__init__(address, driver, driver.Error)
         self._target, self._schema = address.target, address.name
         self._connected: psycopg.Connection[Any] | None = None
         self._turn = threading.RLock()  # transactions of several threads must not nest in one connection
+
+    @staticmethod
+    def said(error: Exception) -> str:
+        """See `Database.said`."""
+        return (str(error).strip() or type(error).__name__).splitlines()[0]
 
     @one_line
     def prepare(self, dim: int, index: str, rows: Mapping[str, int]) -> None:
@@ -231,6 +221,16 @@ class PostgresWriter:
     def _transaction(self) -> Iterator[Callable[..., Any]]:
         with self._turn, (connection := self._connection()).transaction():
             yield lambda query, values=None: connection.execute(query.encode(), values)
+
+    @contextmanager
+    def _snapshot(self) -> Iterator[Callable[..., Any]]:
+        """A transaction that sees one push only; another inside it sees the same."""
+        with self._turn:
+            outermost = self._connection().info.transaction_status == self.driver.pq.TransactionStatus.IDLE
+            with self._transaction() as execute:
+                if outermost:
+                    execute("set transaction isolation level repeatable read, read only")
+                yield execute
 
     def _connection(self) -> psycopg.Connection[Any]:
         if self._connected is None or self._connected.closed:

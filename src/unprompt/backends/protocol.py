@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from unprompt.index.vocabulary import Vocabulary
 from unprompt.index.where import Where
 from unprompt.types import Embeddings, Record
 
+Result = TypeVar("Result")
 Row = dict[str, Any]
 """A row of a table of `unprompt.backends.tables`, by column."""
 
@@ -99,6 +100,10 @@ class Store(Protocol):
 
     def read_file(self, block: str) -> list[str]:
         """The parts of a block of the table of files, in order; none when it, or all, is missing."""
+        ...
+
+    def of_one_push(self, read: Callable[[], Result]) -> Result:
+        """What `read` returns, whose searches all find the same push; it may be called twice."""
         ...
 
     def search(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,8 @@ from unprompt.types import Embeddings, Record
 
 if TYPE_CHECKING:
     from unprompt.index.library import Library
+
+Result = TypeVar("Result")
 
 PUSHED = "pushed"
 """Where in the cache files of pushed libraries lie, each under its sha256."""
@@ -72,6 +74,12 @@ class PushedLibrary:
         calibrated = CALIBRATION_FILE in self.manifest.files
         calibration = self._file(CALIBRATION_FILE) if calibrated else None
         return Vocabulary.read(self._file(FRAGMENTS_FILE), self._file(EMBEDDINGS_FILE), self.dim, calibration)
+
+    def of_one_push(self, search: Callable[[], Result]) -> Result:
+        """What `search` returns, which searches more than once: should the library be pushed again meanwhile, all of it
+        is of the library before, or all of that after. It may be called twice.
+        """
+        return self._store.of_one_push(search)
 
     def pictures(self, queries: Embeddings, k: int, where: Where | None = None) -> list[list[tuple[Record, float]]]:
         """See `SearchBackend.pictures`."""

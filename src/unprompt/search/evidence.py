@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
@@ -23,6 +23,17 @@ if TYPE_CHECKING:
     from unprompt.backends.protocol import SearchBackend
     from unprompt.index.library import Library
     from unprompt.index.where import Where
+
+Result = TypeVar("Result")
+
+
+@runtime_checkable
+class Replaceable(Protocol):
+    """A backend whose library may be replaced between two searches, see `unprompt.backends.remote.PushedLibrary`."""
+
+    def of_one_push(self, search: Callable[[], Result]) -> Result:
+        """What `search` returns, all of it of one library."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +78,10 @@ def find_evidence(
 ) -> list[Evidence]:
     """Searches a library for Q queries, `depth` far down each ranking, among the pictures that match `where`."""
     embeddings = np.stack([query.embedding for query in queries])  # (Q, D)
-    neighbours = retrieve_neighbours(library, embeddings, depth, where)
-    near = retrieve_prompts(library, embeddings, depth, where)
+
+    def search() -> tuple[list[list[Neighbour]], list[list[Hit]]]:
+        neighbours = retrieve_neighbours(library, embeddings, depth, where)
+        return neighbours, retrieve_prompts(library, embeddings, depth, where)
+
+    neighbours, near = library.of_one_push(search) if isinstance(library, Replaceable) else search()
     return [Evidence.of(*each) for each in zip(queries, neighbours, near, strict=True)]
