@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fakes import FakeEncoder, colour_picture
 from tiny_library import write_library
 from unprompt.errors import QueryError
 from unprompt.index.library import Library
+from unprompt.search.consensus import Guesses
 from unprompt.search.engine import Engine
 from unprompt.search.evidence import find_evidence
 from unprompt.search.policy import Policy
 from unprompt.search.rank_options import RankOptions
 from unprompt.search.retrieved import retrieved_finals
 from unprompt.search.settings import Settings
-from unprompt.types import Candidate, Part
+from unprompt.types import Candidate
 
 RETRIEVE = Settings(mode="retrieve")
 
@@ -29,18 +31,77 @@ def red(tmp_path: Path) -> Path:
     return colour_picture(tmp_path / "red.png", "red", seed=999)
 
 
-def test_the_best_prompt_is_the_answer_and_no_text_is_encoded(
+def answer(engine: Engine, picture: Path, **settings: Any) -> Candidate:
+    """What mode "retrieve" answers for one picture."""
+    [found] = engine.query(picture, settings=Settings(mode="retrieve", **settings))
+    return found.final
+
+
+def agreeing(engine: Engine, picture: Path) -> list[str]:
+    """The prompts that are found near a picture, the one that agrees best with all first."""
+    [query] = next(engine.embed(picture))
+    [found] = find_evidence(engine.library, [query], 50)
+    guesses = Guesses.of(found.neighbours, found.near)
+    known = dict(zip(guesses.texts, FakeEncoder().encode_texts(guesses.texts).astype(np.float64), strict=True))
+    scores = guesses.agreement(query.embedding.astype(np.float64), known)
+    return sorted(scores, key=lambda text: -scores[text])
+
+
+def test_the_prompt_that_agrees_best_is_the_answer_and_no_text_is_encoded(
     library: Library, encoder: FakeEncoder, red: Path
 ) -> None:
     engine = Engine(library, encoder)
-    [found] = engine.query(red, settings=RETRIEVE)
+    [found] = engine.query(red, k=40, settings=RETRIEVE)
     assert encoder.texts_encoded == 0
     assert found.fragments == {}
-    assert found.final.prompt == found.prompts[0].prompt
+    assert found.final.prompt == agreeing(engine, red)[0] != found.prompts[0].prompt
     [part] = found.final.parts
-    assert (part.text, part.source, part.kind) == (found.prompts[0].prompt, found.prompts[0].source, "prompt")
-    [plain] = engine.query(red)
+    [same] = [each for each in found.prompts if each.prompt == found.final.prompt]
+    assert (part.text, part.source, part.kind) == (same.prompt, same.source, "prompt")
+    [plain] = engine.query(red, k=40)
     assert (found.prompts, found.neighbours) == (plain.prompts, plain.neighbours)
+
+
+def test_a_picture_of_the_library_and_its_copy_get_their_own_prompt(
+    tmp_path: Path, encoder: FakeEncoder, pairs: list[tuple[Path, str]]
+) -> None:
+    path, prompt = pairs[0]
+    own = "words of nobody else"
+    engine = Engine(write_library(tmp_path / "library", encoder, [(path, own), *pairs[1:8]], {prompt: 1}), encoder)
+    with Image.open(path) as image:
+        image.save(tmp_path / "copy.bmp")
+    for picture in (path, tmp_path / "copy.bmp"):
+        assert agreeing(engine, picture)[0] != own
+        assert answer(engine, picture).prompt == own
+
+
+def test_where_the_policy_leaves_nothing_of_the_best_the_next_is_the_answer(
+    library: Library, encoder: FakeEncoder, red: Path
+) -> None:
+    engine = Engine(library, encoder)
+    best, *others = agreeing(engine, red)
+    forbidden = tuple(best.replace(",", " ").split())
+    found = answer(engine, red, policy=Policy(forbid=forbidden))
+    left = [each for each in others if set(each.replace(",", " ").split()) - set(forbidden)]
+    assert found.parts[0].text
+    assert set(found.parts[0].text.replace(",", " ").split()) <= set(left[0].replace(",", " ").split())
+    assert not set(found.prompt.replace(",", " ").split()) & set(forbidden)
+
+
+def test_without_stored_embeddings_rank_fusion_decides(library: Library, encoder: FakeEncoder, red: Path) -> None:
+    engine = Engine(library, encoder)
+    [query] = next(engine.embed(red))
+    [found] = find_evidence(library, [query], 50)
+    [final] = retrieved_finals(engine._task([found], RETRIEVE), [found], Policy(), None)
+    assert final.prompt == found.prompts[0].prompt != answer(engine, red).prompt
+
+
+def test_the_answer_depends_on_neither_k_nor_the_batch(library: Library, encoder: FakeEncoder, tmp_path: Path) -> None:
+    pictures = [colour_picture(tmp_path / f"{i}.png", name, seed=500 + i) for i, name in enumerate(("red", "blue"))]
+    engine = Engine(library, encoder)
+    together = [each.final for each in engine.query(pictures, settings=RETRIEVE)]
+    for k, size in ((1, 1), (40, 2)):
+        assert [each.final for each in engine.query(pictures, k=k, batch_size=size, settings=RETRIEVE)] == together
 
 
 def test_its_score_is_the_cosine_of_the_stored_text(library: Library, encoder: FakeEncoder, red: Path) -> None:
@@ -60,11 +121,11 @@ def test_the_score_of_a_prompt_that_only_a_neighbour_has(tmp_path: Path, encoder
     [found] = find_evidence(engine.library, [query], 50)
     assert "something else entirely" not in [hit.id for hit in found.near]
     true = float(encoder.encode_texts(["something else entirely"])[0] @ query.embedding)
-    policy, part = Policy(), Part("something else entirely", "neighbour:x", "prompt", 0.0)
-    task = replace(engine._task([found], RETRIEVE), subjects=[part])
-    [final] = retrieved_finals(task, [found], policy, engine._stored)
+    task = engine._task([found], RETRIEVE)
+    [final] = retrieved_finals(task, [found], Policy(), engine._stored)
+    assert final.prompt == "something else entirely"  # red pictures are copies of each other
     assert final.score == pytest.approx(true, abs=2e-3)
-    [final] = retrieved_finals(task, [found], policy, None)
+    [final] = retrieved_finals(task, [found], Policy(), None)
     assert (final.prompt, final.score) == ("something else entirely", 0.0)
 
 

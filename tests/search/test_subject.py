@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from unprompt.search.results import Neighbour, RankedPrompt
-from unprompt.search.subject import NeighbourSubjects, prompt_part, subject_from_prompts
+from unprompt.search.subject import VOTERS, NeighbourSubjects, prompt_part, subject_from_prompts
 from unprompt.types import Hit, Part, Record
 
 
@@ -59,6 +59,29 @@ def test_without_pictures_the_ranked_prompts_vote_by_rank() -> None:
     ]
     assert subject_from_prompts(ranked, []) == Part("a dog", "prompts", "subject", 0.0)
     assert prompt_part(ranked) == Part("a cat", "prompts", "prompt", 0.0)
+
+
+def hits(*prompts: str) -> list[Hit]:
+    return [Hit(prompt, 0.5, rank) for rank, prompt in enumerate(prompts, start=1)]
+
+
+def test_prompts_near_the_picture_outvote_neighbours_that_have_nothing_in_common() -> None:
+    hubs = neighbours(("spaceship by Exekias", 0.7), ("portrait by Cimabue", 0.7), ("house by Banksy", 0.7))
+    near = hits("two dogs in a garden", "a dog, oil on canvas", "a dog by Cimabue")
+    assert subject_from_prompts([], hubs, (), near) == Part("a dog", "prompts", "subject", 0.0)
+    assert subject_from_prompts([], hubs) == Part("spaceship", "neighbour:id1", "subject", 0.0)
+
+
+def test_one_prompt_near_the_picture_among_many_does_not_outvote_neighbours_that_agree() -> None:
+    agreeing = neighbours(("a cat, 4k", 0.8), ("a cat by Cimabue", 0.79))
+    part = subject_from_prompts([], agreeing, (), hits("a dog", "a castle", "two ships at sea", "a red car"))
+    assert part == Part("a cat", "neighbour:id1", "subject", 0.0)
+
+
+def test_prompts_beyond_the_voters_have_no_say() -> None:
+    many = hits(*(f"thing{number}" for number in range(VOTERS)), *["a cat"] * 50)
+    part = subject_from_prompts([], neighbours(("a dog", 0.8)), (), many)
+    assert part == Part("a dog", "neighbour:id1", "subject", 0.0)
 
 
 def test_nothing_known_is_no_subject() -> None:

@@ -88,19 +88,19 @@ class Fusion:
     def _compose(self, task: ComposeInput, evidence: Sequence[Evidence]) -> list[list[Candidate]]:
         """Two prompts a query: the library's best prompt, and the shared subject, each with fragments beside it."""
         whole = [prompt_part(each.prompts) for each in evidence]
-        subjects = [subject_from_prompts(each.prompts, each.neighbours, self.artists) for each in evidence]
+        subjects = [subject_from_prompts(each.prompts, each.neighbours, self.artists, each.near) for each in evidence]
         both = replace(task, queries=np.concatenate([task.queries, task.queries]), subjects=[*whole, *subjects])
         drafts = MODES[DEFAULT](both)
         return [list(each) for each in zip(drafts[: len(evidence)], drafts[len(evidence) :], strict=True)]
 
 
 def _copy_first(ranked: Sequence[Candidate], neighbours: Sequence[Neighbour]) -> list[Candidate]:
-    copy = _copied(neighbours)
+    copy = copied(neighbours)
     return sorted(ranked, key=lambda each: copy is None or neighbour_of(each) != copy or each.parts[0].kind != PROMPT)
 
 
-def _copied(neighbours: Sequence[Neighbour]) -> str | None:
-    """The id of the neighbour that is the picture itself, None where none clearly is."""
+def copied(neighbours: Sequence[Neighbour]) -> str | None:
+    """The id of the neighbour that is the picture itself (`COPY`), None where none clearly is."""
     distances = [1 - each.hit.score for each in nearest_by_prompt(neighbours).values()]
     if not distances or distances[0] > 1 - COPY or (distances[1:] and distances[0] > CLEARLY * distances[1]):
         return None
