@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from captioner_inputs import memory, tokens
 from unprompt.captioners.interface import CaptionerError, Memory, shifted_loss
 
 pytest.importorskip("transformers")
@@ -30,17 +31,6 @@ SIZES |= {"queries": 3, "dim": 16, "heads": 2, "layers": 2, "feedforward": 24}
 def model(**values: Any) -> BridgeCaptioner:
     torch.manual_seed(0)
     return BridgeCaptioner(BridgeConfig(**{**SIZES, **values})).eval()
-
-
-def memory(count: int = 3) -> Memory:
-    generator = torch.Generator().manual_seed(1)
-    grid = torch.randn(count, 4, 6, generator=generator)
-    mask = torch.tensor([[True, True], [True, False], [False, False]])[:count]
-    return Memory(grid, torch.randn(count, 2, 5, generator=generator), mask)
-
-
-def tokens(count: int = 3, length: int = 7) -> torch.Tensor:
-    return torch.randint(0, 11, (count, length), generator=torch.Generator().manual_seed(2))
 
 
 @pytest.mark.parametrize("language_model", [GPT2, LLAMA, OPT], ids=["gpt2", "llama", "opt"])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from captioner_inputs import memory, tokens
 from unprompt.captioners.decode import DecodeConfig, greedy
 from unprompt.captioners.decode_beam import beam_search
 from unprompt.captioners.interface import CaptionerError, CaptionModel, Memory, shifted_loss
@@ -39,18 +40,6 @@ def model(name: str, **values: Any) -> CaptionModel:
     torch.manual_seed(0)
     kind = model_class(name)
     return kind(kind.config_class.from_dict({**SIZES, **MODELS[name], **values})).eval()
-
-
-def memory() -> Memory:
-    """Three pictures with two neighbours, one and none."""
-    generator = torch.Generator().manual_seed(1)
-    grid = torch.randn(3, 4, 6, generator=generator)
-    mask = torch.tensor([[True, True], [True, False], [False, False]])
-    return Memory(grid, torch.randn(3, 2, 5, generator=generator), mask)
-
-
-def tokens(length: int = 7) -> torch.Tensor:
-    return torch.randint(0, 11, (3, length), generator=torch.Generator().manual_seed(2))
 
 
 @every_model

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from unprompt.captioners.interface import Memory, predicted, shifted_loss
+from captioner_inputs import memory, tokens
+from unprompt.captioners.interface import predicted, shifted_loss
 from unprompt.captioners.lstm import LSTMCaptioner, LSTMConfig
 
 SIZES = {"vocabulary": 11, "grid_dim": 6, "grid_tokens": 4, "max_tokens": 8, "memory_dim": 16, "embedding_dim": 12}
@@ -14,19 +15,6 @@ SIZES |= {"hidden_dim": 20, "attention_dim": 10}
 def model(**values: int) -> LSTMCaptioner:
     torch.manual_seed(0)
     return LSTMCaptioner(LSTMConfig(**{**SIZES, **values})).eval()
-
-
-def memory(count: int = 3, neighbours: bool = True, seed: int = 1) -> Memory:
-    generator = torch.Generator().manual_seed(seed)
-    grid = torch.randn(count, 4, 6, generator=generator)
-    if not neighbours:
-        return Memory(grid)
-    mask = torch.tensor([[True, True], [True, False], [False, False]])[:count]
-    return Memory(grid, torch.randn(count, 2, 5, generator=generator), mask)
-
-
-def tokens(count: int = 3, length: int = 7) -> torch.Tensor:
-    return torch.randint(0, 11, (count, length), generator=torch.Generator().manual_seed(2))
 
 
 def test_attention_weights_are_those_of_the_formula() -> None:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from captioner_inputs import memory, tokens
 from unprompt.captioners.attention import CrossBlock, EncoderBlock, MultiHeadAttention
 from unprompt.captioners.decode import DecodeConfig, greedy
 from unprompt.captioners.interface import CaptionerError, Memory
@@ -17,17 +18,6 @@ SIZES = {"vocabulary": 11, "grid_dim": 6, "grid_tokens": 4, "max_tokens": 8, "di
 def model(**values: int) -> TransformerCaptioner:
     torch.manual_seed(0)
     return TransformerCaptioner(TransformerConfig(**{**SIZES, **values})).eval()
-
-
-def memory(count: int = 3) -> Memory:
-    generator = torch.Generator().manual_seed(1)
-    grid = torch.randn(count, 4, 6, generator=generator)
-    mask = torch.tensor([[True, True], [True, False], [False, False]])[:count]
-    return Memory(grid, torch.randn(count, 2, 5, generator=generator), mask)
-
-
-def tokens(count: int = 3, length: int = 7) -> torch.Tensor:
-    return torch.randint(0, 11, (count, length), generator=torch.Generator().manual_seed(2))
 
 
 def parameters(c: TransformerConfig) -> int:

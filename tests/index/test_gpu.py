@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from unprompt.errors import LibraryError
-from unprompt.index.gpu.device import Device, accelerator_for, decide, faiss_gpu_count
+from unprompt.index.gpu.device import Device, accelerator_for, decide, device_kind, faiss_gpu_count
 from unprompt.index.gpu.faiss_gpu import fits_gpu, gpu_nprobe, needs_shards, runs_on_gpu
 from unprompt.index.gpu.search import torch_exact
 from unprompt.index.training import Accelerator
@@ -47,6 +47,11 @@ def accelerator() -> Accelerator:
 )
 def test_the_engine_is_decided_by_what_there_is(name: str, faiss_gpus: int, torch_gpus: int, expected: Device) -> None:
     assert decide(name, faiss_gpus, torch_gpus) == expected
+
+
+@pytest.mark.parametrize(("name", "kind"), [("cpu", "cpu"), ("cuda", "cuda"), ("cuda:1", "cuda"), ("cuda:0,2", "cuda")])
+def test_devices_of_a_kind_are_one_kind_whatever_their_numbers(name: str, kind: str) -> None:
+    assert device_kind(name) == kind
 
 
 def test_a_missing_gpu_is_one_line_that_names_the_remedy() -> None:

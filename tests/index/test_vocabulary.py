@@ -30,6 +30,7 @@ def test_kinds_come_together_in_order_of_first_appearance(tmp_path: Path) -> Non
     made = vocabulary()
     assert made.kinds == ("flavor", "medium", "artist")
     assert made.terms == SORTED
+    assert made.lengths.tolist() == [3, 4, 12, 6, 9, 18]
     np.testing.assert_array_equal(made.matrix, FakeEncoder().encode_texts(SORTED))
     assert made.kind_ranges == {"flavor": (0, 2), "medium": (2, 4), "artist": (4, 6)}
     assert made.fragments("medium") == [FRAGMENTS[1], FRAGMENTS[4]]

@@ -142,6 +142,7 @@ def _predictor(
     from unprompt.cli.captioners import captioners_of
     from unprompt.encoders import load_encoder
     from unprompt.errors import EvaluationError
+    from unprompt.index.gpu.device import device_kind
     from unprompt.search.engine import Engine
     from unprompt.search.settings import Settings
 
@@ -161,7 +162,7 @@ def _predictor(
         "source": source,
         "encoder": encoder.fingerprint,
         "library": _content(library),
-        "searched": search_device.partition(":")[0],
+        "searched": device_kind(search_device),
     }
     if source == "prompt":
         assert engine is not None

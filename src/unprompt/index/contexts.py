@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unprompt.index.text_cache import TextCache
-from unprompt.types import Embeddings, Encoder
+from unprompt.types import Encoder
 
 if TYPE_CHECKING:
     from unprompt.index.vocabulary import Vocabulary
@@ -27,7 +28,9 @@ def in_context(terms: Sequence[str]) -> list[str]:
     return [f"{CONTEXT}, {term}" for term in terms]
 
 
-def kept_contexts(vocabulary: Vocabulary, encoder: Encoder, cache: TextCache | None = None) -> Embeddings | None:
+def kept_contexts(
+    vocabulary: Vocabulary, encoder: Encoder, cache: TextCache | None = None
+) -> NDArray[np.floating[Any]] | None:
     """The embeddings of all terms in context that `unprompt.builders.contexts.embed_contexts` has made.
 
     Args:
@@ -36,7 +39,7 @@ def kept_contexts(vocabulary: Vocabulary, encoder: Encoder, cache: TextCache | N
         cache: of this encoder; by default this machine's.
 
     Returns:
-        (T, D) float32; None when any is missing.
+        (T, D) in `DTYPE`; None when any is missing.
     """
     found, embeddings = (cache or TextCache(encoder, DTYPE)).take(in_context(vocabulary.terms))
-    return embeddings.astype(np.float32) if found.all() else None
+    return embeddings if found.all() else None

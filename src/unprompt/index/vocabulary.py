@@ -169,6 +169,11 @@ class Vocabulary:
         return [form.replace("{}", text) for text, own in zip(texts, forms, strict=True) for form in own]
 
     @cached_property
+    def lengths(self) -> NDArray[np.float32]:
+        """(T,) how many characters each term has."""
+        return np.array([len(term) for term in self.terms], dtype=np.float32)
+
+    @cached_property
     def matrix(self) -> Embeddings:
         """(T, D) float32, C-contiguous, resident: `embeddings`, converted once."""
         return np.ascontiguousarray(self.embeddings, dtype=np.float32)

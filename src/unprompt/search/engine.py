@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import islice
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from unprompt.encoders import load_encoder
 from unprompt.errors import LibraryError, QueryError
@@ -34,7 +35,7 @@ from unprompt.search.settings import DEFAULT, FAST, RETRIEVE, Settings
 from unprompt.search.stored_texts import PushedTexts, StoredTexts
 from unprompt.search.subject import prompt_part, subject_from_prompts
 from unprompt.search.text_cache import TextCache
-from unprompt.types import Captioner, Embeddings, Encoder, Part
+from unprompt.types import Captioner, Encoder, Part
 
 if TYPE_CHECKING:
     from unprompt.backends.protocol import SearchBackend
@@ -201,7 +202,7 @@ class Engine:
             embeddings, subjects, once, texts.encode_texts, budget, self._contexts, draft_texts=texts.draft_texts
         )
 
-    def _contexts(self) -> Embeddings | None:
+    def _contexts(self) -> NDArray[np.floating[Any]] | None:
         return kept_contexts(self.library.vocabulary, self.encoder)
 
     def _subject(self, settings: Settings, found: Evidence) -> Part | None:

@@ -13,6 +13,7 @@ from unprompt.encoders import load_encoder
 from unprompt.evaluation.cache import content_key, library_versions
 from unprompt.evaluation.items import Item
 from unprompt.index.files import sha256_file
+from unprompt.index.gpu.device import device_kind
 from unprompt.index.library import Library
 from unprompt.index.manifest import MANIFEST
 from unprompt.pictures.opening import open_picture, read_bytes
@@ -118,12 +119,12 @@ class Workshop:
     @cached_property
     def programs(self) -> str:
         """What stands for the programs that compute, and the kind of device."""
-        return content_key(library_versions(LIBRARIES), self.device.partition(":")[0])
+        return content_key(library_versions(LIBRARIES), device_kind(self.device))
 
     @cached_property
     def fingerprint(self) -> str:
         """What stands for the library, its encoder among it, where it is searched, and the programs that compute."""
-        searched = self.library.search_device.partition(":")[0]  # an index on a GPU may find other rows
+        searched = device_kind(self.library.search_device)  # an index on a GPU may find other rows
         return content_key(sha256_file(self.library.path / MANIFEST), searched, self.programs)
 
     def open(self, item: Item) -> Image.Image:
@@ -144,4 +145,4 @@ class Workshop:
 
 def encodings_folder(cache: Path, device: str) -> Path:
     """Where pictures' encodings are kept: networks round otherwise on another kind of device."""
-    return cache / "pictures" / device.partition(":")[0]
+    return cache / "pictures" / device_kind(device)

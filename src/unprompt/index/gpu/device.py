@@ -68,6 +68,11 @@ def check_search_device(name: str) -> None:
         raise LibraryError(f"search device {name!r} is unknown: use --search-device cpu, cuda or cuda:1")
 
 
+def device_kind(name: str) -> str:
+    """A device without its number, "cuda" for "cuda:1": what computes may round otherwise on another kind."""
+    return name.partition(":")[0]
+
+
 def faiss_gpu_count() -> int:
     """GPUs that the installed FAISS can use."""
     faiss = load_faiss()

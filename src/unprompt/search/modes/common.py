@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class ComposeInput:
     ranker: FragmentRanker
     encode_texts: EncodeTexts
     budget: TokenBudget
-    contexts: Callable[[], Embeddings | None] = lambda: None
+    contexts: Callable[[], NDArray[np.floating[Any]] | None] = lambda: None
     draft_texts: EncodeTexts | None = None
 
     def __post_init__(self) -> None:
