@@ -8,40 +8,32 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain_cases import (
+    WORDS,
+    Counting,
+    at_most,
+    check_chain,
+    check_nothing_to_choose_from,
+    cosine,
+    greedy,
+    many_texts,
+    phrases,
+)
 from fakes import FakeEncoder
 from unprompt.search.chain import Pool, search_chain
 from unprompt.search.chain_options import ChainOptions
 from unprompt.search.chains import Chain
 from unprompt.search.rounds import advance_together
 from unprompt.search.words import append, holds_words
-from unprompt.types import Embeddings
 
-WORDS = [f"word{i}" for i in range(40)]
 EVERYTHING = ChainOptions(
     first=999, explored=999, survivors=999, beam=999, patience=9, refinements=0, max_encoded=10**9
 )
-phrases = st.lists(st.sampled_from(WORDS[:12]), min_size=1, max_size=2, unique=True).map(" ".join)
-
-
-class Counting:
-    """A fake encoder that counts the texts of every call."""
-
-    def __init__(self, dim: int = 64) -> None:
-        self.encoder = FakeEncoder(dim)
-        self.calls: list[list[str]] = []
-
-    def __call__(self, texts: Sequence[str]) -> Embeddings:
-        self.calls.append(list(texts))
-        return self.encoder.encode_texts(texts)
 
 
 def pool_of(texts: Sequence[str], query: np.ndarray, kinds: Sequence[str] | None = None, dim: int = 64) -> Pool:
     embeddings = FakeEncoder(dim).encode_texts(texts)
     return Pool(list(texts), list(kinds or ["flavor"] * len(texts)), embeddings, embeddings @ query)
-
-
-def at_most(words: int) -> object:
-    return lambda texts: [len(text.split()) <= words for text in texts]
 
 
 def search(
@@ -57,12 +49,8 @@ def search(
     encode = Counting(dim)
     query = sign * encode.encoder.encode_texts([target])[0]
     fits = at_most(limit)
-    [found] = advance_together([search_chain(query, start, pool_of(texts, query, kinds, dim), fits, options)], encode)  # type: ignore[arg-type]
+    [found] = advance_together([search_chain(query, start, pool_of(texts, query, kinds, dim), fits, options)], encode)
     return found
-
-
-def cosine(text: str, target: str) -> float:
-    return float(np.dot(*FakeEncoder(64).encode_texts([text, target]).astype(np.float64)))
 
 
 @settings(max_examples=40)
@@ -84,20 +72,7 @@ def test_a_wide_beam_finds_the_best_of_all_chains(texts: list[str], start: str, 
 @settings(max_examples=40)
 @given(st.lists(phrases, min_size=1, max_size=12, unique=True), st.just("") | phrases, phrases, st.integers(2, 9))
 def test_what_every_chain_is(texts: list[str], start: str, target: str, limit: int) -> None:
-    found = search(target, start, texts, limit=limit)
-    assert len(found.gains) == len(found.columns) + 1
-    assert sum(found.gains) == pytest.approx(found.score, abs=1e-6)
-    prompt = start
-    for column in found.columns:
-        assert not holds_words(prompt, texts[column])
-        prompt = append(prompt, texts[column])
-    assert prompt == found.text
-    assert not found.columns or len(found.text.split()) <= limit
-    if start:
-        assert found.score >= cosine(start, target) - 2e-6
-    else:
-        singles = [cosine(text, target) for text in texts if len(text.split()) <= limit]
-        assert found.score >= max(singles, default=0.0) - 2e-6
+    check_chain(search(target, start, texts, limit=limit), texts, start, target, limit)
 
 
 def test_a_negated_query_minimises_from_the_first_step() -> None:
@@ -114,11 +89,7 @@ def test_a_negated_query_minimises_from_the_first_step() -> None:
 
 
 def test_nothing_to_choose_from() -> None:
-    assert search("word1", "word2", []).text == "word2"
-    assert search("word1", "", []).text == ""
-    assert search("word1", "", []).gains == (0.0,)
-    assert search("word1", "", ["word1"], limit=0).text == ""
-    assert search("word1", "word2 word3", ["word1"], limit=1).text == "word2 word3"
+    check_nothing_to_choose_from(search)
 
 
 def test_pictures_of_a_batch_advance_in_one_call_a_round_and_change_nothing() -> None:
@@ -126,13 +97,13 @@ def test_pictures_of_a_batch_advance_in_one_call_a_round_and_change_nothing() ->
     encode = Counting()
     queries = encode.encoder.encode_texts(targets)
     fits = at_most(8)
-    searches = [search_chain(query, "word9", pool_of(WORDS, query), fits) for query in queries]  # type: ignore[arg-type]
+    searches = [search_chain(query, "word9", pool_of(WORDS, query), fits) for query in queries]
     together = advance_together(searches, encode)
     rounds = []
     for target, found in zip(targets, together, strict=True):
         own = Counting()
         query = own.encoder.encode_texts([target])[0]
-        [alone] = advance_together([search_chain(query, "word9", pool_of(WORDS, query), fits)], own)  # type: ignore[arg-type]
+        [alone] = advance_together([search_chain(query, "word9", pool_of(WORDS, query), fits)], own)
         assert (alone.text, alone.gains) == (found.text, found.gains)
         rounds.append(len(own.calls))
     assert len(encode.calls) == max(rounds)
@@ -140,31 +111,21 @@ def test_pictures_of_a_batch_advance_in_one_call_a_round_and_change_nothing() ->
 
 
 def test_only_a_few_of_a_large_pool_are_encoded_and_the_best_is_found() -> None:
-    rng = np.random.default_rng(3)
-    texts = sorted({" ".join(rng.choice(WORDS, 3, replace=False)) for _ in range(1200)})
+    texts = many_texts()
     target = " ".join(WORDS[:9])
     encode = Counting()
     query = encode.encoder.encode_texts([target])[0]
-    [found] = advance_together([search_chain(query, "word0", pool_of(texts, query), at_most(12))], encode)  # type: ignore[arg-type]
-    # Greedy search that encodes everything, as clip-interrogator does.
-    prompt, encodes = "word0", 0
-    while len(prompt.split()) <= 9:
-        trials = [append(prompt, text) for text in texts if not holds_words(prompt, text)]
-        encodes += len(trials)
-        prompt = max(trials, key=lambda trial: cosine_with(query, trial))
-    assert found.score >= cosine_with(query, prompt) - 1e-6
+    [found] = advance_together([search_chain(query, "word0", pool_of(texts, query), at_most(12))], encode)
+    prompt, encodes = greedy("word0", texts, target)
+    assert found.score >= cosine(prompt, target) - 1e-6
     assert sum(map(len, encode.calls)) <= encodes / 5
-
-
-def cosine_with(query: np.ndarray, text: str) -> float:
-    return float(FakeEncoder(64).encode_texts([text])[0] @ query)
 
 
 def test_it_stops_where_it_may_encode_no_more() -> None:
     encode = Counting()
     query = encode.encoder.encode_texts([" ".join(WORDS)])[0]
     options = ChainOptions(max_encoded=100, explored=20, survivors=10, refined=10)
-    [found] = advance_together([search_chain(query, "dog", pool_of(WORDS, query), at_most(99), options)], encode)  # type: ignore[arg-type]
+    [found] = advance_together([search_chain(query, "dog", pool_of(WORDS, query), at_most(99), options)], encode)
     assert found.columns
     # A round that began may end, and the parts' gains are measured at the last.
     assert sum(map(len, encode.calls)) <= 100 + 10 + 2 * len(found.columns)

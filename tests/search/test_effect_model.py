@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,7 +14,7 @@ from fakes import normalise
 from unprompt.search import effect_model
 from unprompt.search.chains import Chain
 from unprompt.search.effect_model import EffectModel
-from unprompt.search.effects import WIDTH, term_effects
+from unprompt.search.effects import ROWS, WIDTH, term_effects
 from unprompt.search.terms import Terms
 
 COUNT = 60
@@ -20,7 +25,7 @@ def terms_of(seed: int, dim: int = 12, count: int = COUNT) -> tuple[Terms, Chain
     rows = normalise(rng.standard_normal((count, dim)))
     query, prompt = normalise(rng.standard_normal((2, dim)))
     texts = ["x" * int(length) for length in rng.integers(1, 30, count)]
-    terms = Terms(texts, rows, (rows @ query).astype(np.float32), np.ones(count, bool))
+    terms = Terms.of(texts, rows, (rows @ query).astype(np.float32), np.ones(count, bool))
     return terms, Chain((), "a prompt of some length", float(prompt @ query), float(prompt @ query), prompt)
 
 
@@ -69,6 +74,15 @@ def test_predictions_for_some_terms_are_those_made_for_all() -> None:
     np.testing.assert_allclose(model.correct(model.prior(chain)), every[[1, 3, 30]], atol=1e-6)
 
 
+def test_all_terms_are_not_copied() -> None:
+    terms, _ = terms_of(6)
+    model = EffectModel(terms)
+    for rows, shared in ((range(COUNT), True), (range(COUNT - 1), False)):
+        model.activate(list(rows))
+        assert np.shares_memory(model._embeddings, terms.embeddings) is shared
+        assert np.shares_memory(model._effects, terms.effects) is shared
+
+
 def test_draws_are_from_the_posterior() -> None:
     terms, _ = terms_of(5)
     rng = np.random.default_rng(5)
@@ -105,7 +119,7 @@ def test_contexts_tell_what_embeddings_do_not() -> None:
     gains = contexts @ rng.standard_normal(16)  # depends on the contexts alone
     errors = []
     for effects in (term_effects(rows), term_effects(rows, contexts)):
-        terms = Terms(["x"] * 400, rows, np.zeros(400, np.float32), np.ones(400, bool), effects=effects)
+        terms = replace(Terms.of(["x"] * 400, rows, np.zeros(400, np.float32), np.ones(400, bool)), effects=effects)
         model = EffectModel(terms)
         model.learn(np.arange(200), gains[:200])
         errors.append(np.abs(model.correct(np.zeros(400))[200:] - gains[200:]).mean())
@@ -124,3 +138,30 @@ def test_effects_are_the_leading_components_and_no_more_than_so_many() -> None:
     np.testing.assert_allclose(np.linalg.svd(effects, compute_uv=False), strengths[:WIDTH], rtol=1e-3)
     assert term_effects(rows[:0]).shape == (0, 200)
     assert np.isfinite(term_effects(rows[:1])).all()
+
+
+def test_the_number_of_cores_does_not_show_in_effects() -> None:
+    program = """
+import hashlib, numpy as np
+from unprompt.search.effects import term_effects
+rows, contexts = np.random.default_rng(3).standard_normal((2, 600, 384)).astype(np.float32)
+print(hashlib.sha256(term_effects(rows, contexts).tobytes()).hexdigest())
+"""
+    found = set()
+    for cores in ("1", "2"):
+        environment = {**os.environ, "OMP_NUM_THREADS": cores, "MKL_NUM_THREADS": cores, "OPENBLAS_NUM_THREADS": cores}
+        found.add(subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True).stdout)
+    assert len(found) == 1
+    assert len(found.pop()) == 65
+
+
+@pytest.mark.parametrize("terms", [ROWS - 1, ROWS, 2 * ROWS + 3])
+def test_effects_are_the_same_in_pieces_and_in_whatever_contexts_are_kept(
+    terms: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, contexts = normalise(np.random.default_rng(9).standard_normal((2 * terms, 8))).reshape(2, terms, 8)
+    kept = contexts.astype(np.float16)
+    found = term_effects(rows, kept)
+    np.testing.assert_array_equal(found, term_effects(rows, kept.astype(np.float32)))
+    monkeypatch.setattr("unprompt.search.effects.ROWS", terms)
+    np.testing.assert_allclose(found, term_effects(rows, kept), atol=1e-6)

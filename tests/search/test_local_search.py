@@ -8,40 +8,33 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chain_cases import (
+    WORDS,
+    Counting,
+    at_most,
+    check_chain,
+    check_nothing_to_choose_from,
+    cosine,
+    greedy,
+    many_texts,
+    phrases,
+)
 from fakes import FakeEncoder, normalise, word_vector
-from unprompt.search.chains import Chain, Fits, choose_again
+from unprompt.search.chains import Chain, choose_again
 from unprompt.search.exchanges import SETTLING, TENURE, ExchangeMemory
 from unprompt.search.local_search import LocalOptions, search_locally
 from unprompt.search.rounds import Search, advance_together
 from unprompt.search.terms import Terms
-from unprompt.search.words import append, holds_words, plain_words
+from unprompt.search.words import plain_words
 from unprompt.types import Embeddings
 
-WORDS = [f"word{i}" for i in range(40)]
 QUICK = LocalOptions(max_encoded=200)
-phrases = st.lists(st.sampled_from(WORDS[:12]), min_size=1, max_size=2, unique=True).map(" ".join)
-
-
-class Counting:
-    """A fake encoder that keeps the texts of every call."""
-
-    def __init__(self, dim: int = 64) -> None:
-        self.encoder = FakeEncoder(dim)
-        self.calls: list[list[str]] = []
-
-    def __call__(self, texts: Sequence[str]) -> Embeddings:
-        self.calls.append(list(texts))
-        return self.encoder.encode_texts(texts)
-
-
-def at_most(words: int) -> Fits:
-    return lambda texts: [len(text.split()) <= words for text in texts]
 
 
 def terms_of(texts: Sequence[str], query: np.ndarray, dim: int = 64) -> Terms:
     embeddings = FakeEncoder(dim).encode_texts(texts)
     allowed = np.array([bool(plain_words(text)) for text in texts], dtype=bool)
-    return Terms(list(texts), embeddings, embeddings @ query, allowed)
+    return Terms.of(list(texts), embeddings, embeddings @ query, allowed)
 
 
 def begin(
@@ -59,50 +52,22 @@ def search(
     return advance_together([begin(target, start, texts, options, limit, dim)], Counting(dim))[0]
 
 
-def cosine(text: str, target: str) -> float:
-    return float(np.dot(*FakeEncoder(64).encode_texts([text, target]).astype(np.float64)))
-
-
 @settings(max_examples=25)
 @given(st.lists(phrases, min_size=1, max_size=12, unique=True), st.just("") | phrases, phrases, st.integers(2, 9))
 def test_what_every_chain_is(texts: list[str], start: str, target: str, limit: int) -> None:
-    found = search(target, start, texts, limit=limit)
-    assert len(found.gains) == len(found.columns) + 1
-    assert sum(found.gains) == pytest.approx(found.score, abs=1e-6)
-    assert found.score == pytest.approx(cosine(found.text, target) if found.text else 0.0, abs=2e-6)
-    prompt = start
-    for column in found.columns:
-        assert not holds_words(prompt, texts[column])
-        prompt = append(prompt, texts[column])
-    assert prompt == found.text
-    assert not found.columns or len(found.text.split()) <= limit
-    if start:
-        assert found.score >= cosine(start, target) - 2e-6
-    else:
-        singles = [cosine(text, target) for text in texts if len(text.split()) <= limit]
-        assert found.score >= max(singles, default=0.0) - 2e-6
+    check_chain(search(target, start, texts, limit=limit), texts, start, target, limit)
 
 
 def test_nothing_to_choose_from() -> None:
-    assert search("word1", "word2", []).text == "word2"
-    assert search("word1", "", []).text == ""
-    assert search("word1", "", []).gains == (0.0,)
-    assert search("word1", "", ["word1"], limit=0).text == ""
-    assert search("word1", "word2 word3", ["word1"], limit=1).text == "word2 word3"
+    check_nothing_to_choose_from(search)
 
 
 def test_it_beats_a_greedy_search_that_encodes_everything() -> None:
-    rng = np.random.default_rng(3)
-    texts = sorted({" ".join(rng.choice(WORDS, 3, replace=False)) for _ in range(1200)})
+    texts = many_texts()
     target = " ".join(WORDS[:9])
     encode = Counting()
     [found] = advance_together([begin(target, "word0", texts, LocalOptions(max_encoded=500), 12)], encode)
-    prompt, encodes = "word0", 0
-    while len(prompt.split()) <= 9:
-        trials = [append(prompt, text) for text in texts if not holds_words(prompt, text)]
-        encodes += len(trials)
-        scores = FakeEncoder(64).encode_texts(trials) @ FakeEncoder(64).encode_texts([target])[0]
-        prompt = trials[int(scores.argmax())]
+    prompt, encodes = greedy("word0", texts, target)
     assert found.score >= cosine(prompt, target) - 1e-6
     assert sum(map(len, encode.calls)) <= min(encodes / 5, 500 + 16 + 32 + 8 + 2 * len(found.columns))
 
@@ -194,7 +159,8 @@ def test_of_equals_the_first_is_chosen() -> None:
 def test_the_best_terms_are_of_different_keys_and_allowed() -> None:
     texts = ["a dog", "dog", "Dog!", "cat", "!", "bird"]
     values = np.array([0.1, 0.9, 0.8, 0.7, 1.0, 0.5])
-    terms = Terms(texts, np.zeros((6, 2), np.float32), values.astype(np.float32), np.array([1, 1, 1, 1, 1, 0], bool))
+    allowed = np.array([1, 1, 1, 1, 1, 0], bool)
+    terms = Terms.of(texts, np.zeros((6, 2), np.float32), values.astype(np.float32), allowed)
     assert terms.best(values, 5) == [1, 3]
     assert terms.best(values, 1) == [1]
     assert replace(terms, key=str.strip).best(values, 3) == [1, 2, 4]
@@ -204,7 +170,7 @@ def test_the_best_terms_are_of_different_keys_and_allowed() -> None:
 def test_the_best_terms_are_those_of_a_full_sort(values: list[int], size: int) -> None:
     texts = [f"term{i % 30}" for i in range(len(values))]
     allowed = np.arange(len(values)) % 7 != 3
-    terms = Terms(texts, np.zeros((len(values), 2), np.float32), np.array(values, np.float32), allowed)
+    terms = Terms.of(texts, np.zeros((len(values), 2), np.float32), np.array(values, np.float32), allowed)
     first: dict[str, int] = {}
     for row in sorted(np.flatnonzero(allowed).tolist(), key=lambda row: (-values[row], row)):
         first.setdefault(texts[row], row)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from unprompt.search.chains import Chain
 from unprompt.search.one_core import cholesky, multiply, solve
 from unprompt.search.terms import Terms
+
+if TYPE_CHECKING:
+    from unprompt.search.extension_table import Predict
 
 RELATIVE, LEAST, MOST = 2.0, 0.05, 1.5
 """A term's weight beside the prompt that it is added to: so many times their lengths' ratio, within these bounds."""
@@ -34,7 +38,8 @@ FORGOTTEN = 0.01
 class EffectModel:
     """Predicts the cosine with a query that a prompt has once a term is appended to it.
 
-    The prior takes the longer prompt's embedding for a mean of the prompt's and the term's, weighted by their lengths.
+    The prior is a network's prediction where there is one for the encoder (`unprompt.search.extension_net`). Elsewhere
+    it takes the longer prompt's embedding for a mean of the prompt's and the term's, weighted by their lengths.
     What it gets wrong is linear in the terms' features (`unprompt.search.effects`), with coefficients that change
     slowly as the prompt does: they are found by Bayesian linear regression whose older observations count less and less
     (recursive least squares with exponential forgetting). What remains of a term's own errors is added where it was
@@ -44,10 +49,13 @@ class EffectModel:
 
     Args:
         terms: with embeddings, cosines with the query, and features.
+        predict: the prior, if it is not that mean.
     """
 
-    def __init__(self, terms: Terms) -> None:
+    def __init__(self, terms: Terms, predict: Predict | None = None) -> None:
         self._terms = terms
+        self._predict = predict
+        self._all = np.arange(len(terms.scores))
         width = terms.effects.shape[1] + 1
         self._precision, self._moments = np.zeros((width, width)), np.zeros(width)
         self._ridge = np.full(width, RIDGE)
@@ -56,18 +64,23 @@ class EffectModel:
         self._seen = np.zeros(0, dtype=np.intp)  # (m,) the observations' terms, one of several observations repeatedly
         self._errors = np.zeros(0)
         self._weights = np.zeros(0)
-        self.activate(np.arange(len(terms.scores)))
+        self.activate(self._all)
 
     def activate(self, rows: Sequence[int] | NDArray[np.intp]) -> None:
         """Predictions are made for these terms from now on; positions in rising order."""
         self.active: NDArray[np.intp] = np.array(rows, dtype=np.intp)
         """(a,) positions of the terms that predictions are made for, rising."""
         terms = self._terms
-        self._embeddings, self._effects = (each.take(self.active, axis=0) for each in (terms.embeddings, terms.effects))
+        tables = terms.embeddings, terms.effects
+        if len(self.active) < len(terms.scores):  # all of them need no copy
+            tables = tables[0].take(self.active, axis=0), tables[1].take(self.active, axis=0)
+        self._embeddings, self._effects = tables
         self._update()
 
     def prior(self, chain: Chain) -> NDArray[np.float64]:
         """(a,) the cosines expected of a chain (with an embedding) and each active term, before anything is learnt."""
+        if self._predict:
+            return self._predict(chain, self.active)
         return self._prior(chain, self._embeddings, self._terms.scores[self.active], self._terms.lengths[self.active])
 
     def correct(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,7 +115,11 @@ class EffectModel:
     def everywhere(self, chain: Chain) -> NDArray[np.float64]:
         """(T,) the prediction for all terms, less what is their own; infinity for those lately seen."""
         terms = self._terms
-        values = self._prior(chain, terms.embeddings, terms.scores, terms.lengths) + self._linear(terms.effects)
+        if self._predict:
+            prior = self._predict(chain, self._all)
+        else:
+            prior = self._prior(chain, terms.embeddings, terms.scores, terms.lengths)
+        values = prior + self._linear(terms.effects)
         values[self._seen] = np.inf
         return np.asarray(values.round(6), dtype=np.float64)
 

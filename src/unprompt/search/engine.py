@@ -210,7 +210,8 @@ class Engine:
             return Part(settings.subject, "user", "subject", 0.0)
         if settings.mode in (DEFAULT, RETRIEVE):
             return prompt_part(found.within(DEPTH).prompts)
-        return subject_from_prompts(found.prompts, found.neighbours, self._artists)
+        found = found.within(DEPTH)
+        return subject_from_prompts(found.prompts, found.neighbours, self._artists, found.near)
 
     @cached_property
     def _fusion(self) -> Fusion:

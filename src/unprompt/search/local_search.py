@@ -43,8 +43,9 @@ class LocalOptions:
         growing_kept: how much of its weight an observation keeps from one round of growth to the next.
         exchanging_kept: the same for exchanges.
         active: terms that are looked at in a round; see `search_locally`.
-        settled: prompts after which the active terms are chosen anew only every `renewed` prompts.
-        renewed: see `settled`.
+        renewed: prompts between two choices of the active terms, which look at all terms.
+        settled: prompts before which the active terms are chosen anew every `unsettled` prompts instead.
+        unsettled: see `settled`.
         finalists: the most chains that are returned.
         margin: how much worse than the best they may be: twice what a cosine with a draft embedding was seen to miss.
         repeat_words: whether a term may be taken whose words stand in the prompt already.
@@ -71,8 +72,9 @@ class LocalOptions:
     growing_kept: float = 0.6
     exchanging_kept: float = 0.9
     active: int = 4096
-    settled: int = 250
     renewed: int = 120
+    settled: int = 250
+    unsettled: int = 0
     finalists: int = 8
     margin: float = 0.004
     repeat_words: bool = False
@@ -123,7 +125,7 @@ class _LocalSearch:
         self.terms = terms
         self.fits = fits
         self.options = options
-        self.model = EffectModel(terms)
+        self.model = EffectModel(terms, terms.extensions.of_query(query) if terms.extensions else None)
         self.scores = ChainScores(query, start, terms.texts, None)
         self.rng = np.random.default_rng(options.seed)
         self.renewed: int | None = None  # how many prompts were encoded when the active terms were chosen
@@ -263,9 +265,9 @@ class _LocalSearch:
 
     def renew(self, base: Chain) -> None:
         """Chooses the active terms: those that should bring most to a chain, and all that were seen lately."""
-        encoded = self.scores.encoded
-        settled = self.renewed is not None and encoded >= self.options.settled
-        if self.renewed is not None and settled and encoded - self.renewed < self.options.renewed:
+        options, encoded = self.options, self.scores.encoded
+        apart = options.renewed if encoded >= options.settled else options.unsettled
+        if self.renewed is not None and encoded - self.renewed < apart:
             return
         self.model.activate(self.terms.best(self.model.everywhere(base), self.options.active))
         self.renewed = encoded

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,8 @@ from unprompt.search.effects import term_effects
 from unprompt.search.words import plain_words
 from unprompt.types import Embeddings
 
-_UNKNOWN = np.zeros((0, 0), dtype=np.float32)
+if TYPE_CHECKING:
+    from unprompt.search.extension_table import ExtensionTable
 
 
 @dataclass(frozen=True)
@@ -22,26 +24,30 @@ class Terms:
     Attributes:
         texts: as they stand in a prompt.
         embeddings: (T, D), the vocabulary's own matrix.
+        effects: (T, F) float32, see `unprompt.search.effects`.
+        lengths: (T,) float32, the texts' in characters.
         scores: (T,) their cosines with the query.
         allowed: (T,) False for those that no chain may take.
         key: terms of one key are the same term to the search.
-        effects: (T, F) float32, see `unprompt.search.effects`; by default made of the embeddings.
-        lengths: (T,) float32, the texts' in characters; by default measured.
+        extensions: predicts what appending them does; None where no network knows the encoder.
     """
 
     texts: Sequence[str]
     embeddings: Embeddings
+    effects: Embeddings
+    lengths: NDArray[np.float32]
     scores: NDArray[np.float32]
     allowed: NDArray[np.bool_]
     key: Callable[[str], str] = plain_words
-    effects: Embeddings = field(default_factory=lambda: _UNKNOWN)
-    lengths: NDArray[np.float32] = field(default_factory=lambda: _UNKNOWN)
+    extensions: ExtensionTable | None = None
 
-    def __post_init__(self) -> None:
-        if self.effects is _UNKNOWN:
-            object.__setattr__(self, "effects", term_effects(self.embeddings))
-        if self.lengths is _UNKNOWN:
-            object.__setattr__(self, "lengths", np.array([len(text) for text in self.texts], dtype=np.float32))
+    @classmethod
+    def of(
+        cls, texts: Sequence[str], embeddings: Embeddings, scores: NDArray[np.float32], allowed: NDArray[np.bool_]
+    ) -> Terms:
+        """Terms of which nothing is known but their embeddings: effects are made of these, lengths measured."""
+        lengths = np.array([len(text) for text in texts], dtype=np.float32)
+        return cls(texts, embeddings, term_effects(embeddings), lengths, scores, allowed)
 
     def best(self, values: NDArray[np.floating], size: int) -> list[int]:
         """Rows of the `size` greatest values of allowed terms with words and a key of their own, in rising order."""

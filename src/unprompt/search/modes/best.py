@@ -14,12 +14,28 @@ from unprompt.search.modes.common import ComposeInput, Piece, measure, prompts_o
 from unprompt.search.modes.fast import draft_fast
 from unprompt.search.modes.pools import open_terms, term_candidate
 from unprompt.search.rounds import advance_together
+from unprompt.search.terms import Terms
 from unprompt.types import Candidate
 
 TOGETHER = 16
 """Pictures that are searched for at a time: each needs a copy of the embeddings of its active terms."""
 
-OPTIONS = LocalOptions()
+LEARNING = LocalOptions()
+"""How a chain is searched for where all that is known of terms is learnt on the way."""
+
+FORESEEING = replace(
+    LEARNING,
+    random=16,
+    explored=12,
+    explorations=1,
+    survivors=8,
+    together=10,
+    active=2048,
+    renewed=240,
+    settled=300,
+    unsettled=40,
+)
+"""The same where a network predicts what terms do: it need not look around first, nor so widely."""
 
 
 def compose_best(task: ComposeInput) -> list[Candidate]:
@@ -41,9 +57,9 @@ def compose_best(task: ComposeInput) -> list[Candidate]:
 def _compose(task: ComposeInput) -> list[Candidate]:
     starts = task.starts()
     terms = open_terms(task)
-    options = replace(OPTIONS, repeat_words=task.ranker.options.collapse is None)
+    repeat = task.ranker.options.collapse is None
     searches = [
-        search_locally(query, start.text if start else "", each, task.budget.fits, options)
+        search_locally(query, start.text if start else "", each, task.budget.fits, _options(each, repeat))
         for query, start, each in zip(task.queries, starts, terms, strict=True)
     ]
     finalists = advance_together(searches, task.draft_texts or task.encode_texts)
@@ -57,6 +73,10 @@ def _compose(task: ComposeInput) -> list[Candidate]:
         for start, chain, each in zip(starts, chains, terms, strict=True)
     ]
     return _better(task, found, [draft_classic(task, starts), draft_fast(task, starts)])
+
+
+def _options(terms: Terms, repeat_words: bool) -> LocalOptions:
+    return replace(FORESEEING if terms.extensions else LEARNING, repeat_words=repeat_words)
 
 
 def _better(

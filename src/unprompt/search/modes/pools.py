@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,11 +37,12 @@ def open_terms(task: ComposeInput) -> list[Terms]:
     Where the ranker collapses near-duplicates, terms with the same words count as one, and scraps of prompts are left
     out as well.
     """
+    from unprompt.search.extension_table import table_of
     from unprompt.search.ranker import is_negative
 
     vocabulary = task.ranker.vocabulary
     if not len(vocabulary.terms):
-        return [Terms([], vocabulary.matrix, np.zeros(0, np.float32), np.zeros(0, bool)) for _ in task.queries]
+        return [Terms.of([], vocabulary.matrix, np.zeros(0, np.float32), np.zeros(0, bool)) for _ in task.queries]
     allowed = task.ranker.allowed.copy()
     for kind, (first, stop) in vocabulary.kind_ranges.items():
         if is_negative(kind):
@@ -50,10 +52,11 @@ def open_terms(task: ComposeInput) -> list[Terms]:
     if reads_on(task):
         key = plain_words
         allowed &= ~_scraps(vocabulary)
-    effects = effects_of(vocabulary, task.contexts)
-    lengths = np.array([len(text) for text in vocabulary.terms], dtype=np.float32)
+    contexts = cache(task.contexts)  # both want them the first time, and 112,000 are 86 MB
+    effects = effects_of(vocabulary, contexts)
+    table = table_of(vocabulary, contexts, task.encode_texts)
     return [
-        Terms(vocabulary.terms, vocabulary.matrix, row, allowed, key, effects, lengths)
+        Terms(vocabulary.terms, vocabulary.matrix, effects, vocabulary.lengths, row, allowed, key, table)
         for row in task.ranker.scores(task.queries)
     ]
 
