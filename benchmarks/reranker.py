@@ -100,7 +100,10 @@ class Searcher:
         ]
         ranked = [rank_prompts(*each) for each in zip(neighbours, near, strict=True)]
         whole = [prompt_part(each) for each in ranked]
-        subjects = [subject_from_prompts(*each) for each in zip(ranked, neighbours, strict=True)]
+        subjects = [
+            subject_from_prompts(prompts, pictures, near=texts)
+            for prompts, pictures, texts in zip(ranked, neighbours, near, strict=True)
+        ]
         composed = [
             MODES["default"](ComposeInput(queries, parts, self.ranker, self.encoder.encode_texts, self.budget))
             for parts in (whole, subjects)
