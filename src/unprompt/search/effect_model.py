@@ -112,16 +112,21 @@ class EffectModel:
         explained = multiply(self._rows(self._seen), self._slopes[:, None])[:, 0]
         return np.asarray(self._errors - explained, dtype=np.float64)
 
-    def everywhere(self, chain: Chain) -> NDArray[np.float64]:
-        """(T,) the prediction for all terms, less what is their own; infinity for those lately seen."""
+    def everywhere(self, chain: Chain, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+        """(T,) the prediction for all terms, less what is their own; infinity for those lately seen.
+
+        Where `rows` are given, only these are predicted, and the others' is minus infinity.
+        """
         terms = self._terms
-        if self._predict:
-            prior = self._predict(chain, self._all)
-        else:
-            prior = self._prior(chain, terms.embeddings, terms.scores, terms.lengths)
-        values = prior + self._linear(terms.effects)
+        values = np.full(len(terms.scores), -np.inf)
+        some = self._all if rows is None else rows
+        tables = terms.embeddings, terms.scores, terms.lengths, terms.effects
+        if rows is not None:
+            tables = terms.embeddings[rows], terms.scores[rows], terms.lengths[rows], terms.effects[rows]
+        prior = self._predict(chain, some) if self._predict else self._prior(chain, *tables[:3])
+        values[some] = prior + self._linear(tables[3])
         values[self._seen] = np.inf
-        return np.asarray(values.round(6), dtype=np.float64)
+        return values.round(6)
 
     def forget(self, kept: float) -> None:
         """Gives what was observed less weight, as the prompt has changed."""

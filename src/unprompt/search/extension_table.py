@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from unprompt.encoders.bfloat16 import multiplies_bfloat16
 from unprompt.encoders.parallel import map_side_by_side
+from unprompt.encoders.scripted import scripted
 from unprompt.index.contexts import CONTEXT
 from unprompt.search.chains import Chain
 from unprompt.search.extension_net import ExtensionNet, extended, load_net, relative_lengths
@@ -57,9 +58,8 @@ class ExtensionTable:
     ) -> None:
         self._net = net
         self._dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
-        self._mix, self._out = (
-            (layer.weight.detach().to(self._dtype), layer.bias.detach().to(self._dtype)) for layer in (net.mix, net.out)
-        )
+        tensors = (net.mix.weight, net.mix.bias, net.out.weight, net.out.bias)
+        self._layers = tuple(tensor.detach().to(self._dtype) for tensor in tensors)
         self._embeddings, self._lengths = torch.from_numpy(embeddings), torch.from_numpy(lengths)
         self._terms = torch.empty((len(embeddings), net.mix.in_features), dtype=torch.bfloat16)
 
@@ -69,6 +69,7 @@ class ExtensionTable:
             self._terms[part] = net.term_part(self._embeddings[part], within, self._lengths[part])
 
         map_side_by_side(fill, _parts(len(embeddings)))
+        self._cosines = scripted(cosines_of, *self._example()) if len(embeddings) else cosines_of
 
     def of_query(self, query: NDArray[np.float32]) -> Predict:
         """Predicts cosines with a query (D,)."""
@@ -83,22 +84,57 @@ class ExtensionTable:
         with torch.inference_mode():
             context = self._net.context(prompt[None], torch.tensor([length]))[0]
             first, gate = self._net.prompt(context).to(self._dtype), (1 + self._net.gate(context)).to(self._dtype)
+            weights = relative_lengths(self._lengths[places], length)
 
         @torch.inference_mode()
-        def cosines(part: slice) -> Tensor:
-            some = places[part]
-            weights = relative_lengths(self._lengths[some], length)
-            shift = self._shift(self._terms[some].to(self._dtype), first, gate)
-            return extended(self._embeddings[some], prompt, weights, shift) @ target
+        def found(part: slice) -> Tensor:
+            tables = self._terms, self._embeddings, places[part], weights[part]
+            return self._cosines(*tables, prompt, target, first, gate, *self._layers)
 
-        found = map_side_by_side(cosines, _parts(len(rows)))
-        return torch.cat(found).double().numpy() if found else np.zeros(0)
+        cosines = map_side_by_side(found, _parts(len(rows)))
+        return torch.cat(cosines).double().numpy() if cosines else np.zeros(0)
 
-    def _shift(self, terms: Tensor, prompt: Tensor, gate: Tensor) -> Tensor:
-        """`ExtensionNet.shift` in this table's dtype; float32."""
-        hidden = F.gelu(terms + prompt, approximate="tanh") * gate
-        hidden = F.gelu(F.linear(hidden, *self._mix), approximate="tanh")
-        return F.linear(hidden, *self._out).float()
+    def _example(self) -> tuple[Tensor, ...]:
+        """Arguments of `cosines_of`."""
+        width, dim = self._terms.shape[1], self._embeddings.shape[1]
+        facts = torch.ones(dim), torch.ones(dim), torch.ones(width).to(self._dtype), torch.ones(width).to(self._dtype)
+        return self._terms, self._embeddings, torch.zeros(1, dtype=torch.long), torch.ones(1), *facts, *self._layers
+
+
+def cosines_of(
+    terms: Tensor,
+    embeddings: Tensor,
+    rows: Tensor,
+    weights: Tensor,
+    prompt: Tensor,
+    query: Tensor,
+    first: Tensor,
+    gate: Tensor,
+    mix: Tensor,
+    mix_bias: Tensor,
+    out: Tensor,
+    out_bias: Tensor,
+) -> Tensor:
+    """(n,) float32, what `ExtensionTable.predict` says of n rows.
+
+    Args:
+        terms: (T, H) bfloat16, `ExtensionNet.term_part`.
+        embeddings: (T, D) float32.
+        rows: (n,) int64.
+        weights: (n,) float32, `relative_lengths` of the rows' terms.
+        prompt: (D,) float32, the prompt's embedding.
+        query: (D,) float32.
+        first: (H,), the prompt's share of the first layer.
+        gate: (H,)
+        mix: (H, H), of the second layer, in the products' dtype, as `first`, `gate` and the others.
+        mix_bias: (H,)
+        out: (D, H)
+        out_bias: (D,)
+    """
+    hidden = F.gelu(terms.index_select(0, rows).to(first.dtype) + first, approximate="tanh") * gate
+    hidden = F.gelu(F.linear(hidden, mix, mix_bias), approximate="tanh")
+    shift = F.linear(hidden, out, out_bias).float()
+    return torch.mv(extended(embeddings.index_select(0, rows), prompt, weights, shift), query)
 
 
 def table_of(

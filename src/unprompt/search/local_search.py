@@ -15,7 +15,7 @@ from unprompt.search.exchanges import ExchangeMemory
 from unprompt.search.extensions import Extensions
 from unprompt.search.relocations import moved_to, relocate
 from unprompt.search.rounds import Search
-from unprompt.search.terms import Terms
+from unprompt.search.terms import Terms, largest
 
 
 @dataclass(frozen=True)
@@ -43,9 +43,11 @@ class LocalOptions:
         growing_kept: how much of its weight an observation keeps from one round of growth to the next.
         exchanging_kept: the same for exchanges.
         active: terms that are looked at in a round; see `search_locally`.
-        renewed: prompts between two choices of the active terms, which look at all terms.
+        renewed: prompts between two choices of the active terms.
         settled: prompts before which the active terms are chosen anew every `unsettled` prompts instead.
         unsettled: see `settled`.
+        surveyed: prompts between two choices among all terms; others are among those that promised most then.
+        promising: how many these are.
         finalists: the most chains that are returned.
         margin: how much worse than the best they may be: twice what a cosine with a draft embedding was seen to miss.
         repeat_words: whether a term may be taken whose words stand in the prompt already.
@@ -75,6 +77,8 @@ class LocalOptions:
     renewed: int = 120
     settled: int = 250
     unsettled: int = 0
+    surveyed: int = 0
+    promising: int = 16384
     finalists: int = 8
     margin: float = 0.004
     repeat_words: bool = False
@@ -129,6 +133,8 @@ class _LocalSearch:
         self.scores = ChainScores(query, start, terms.texts, None)
         self.rng = np.random.default_rng(options.seed)
         self.renewed: int | None = None  # how many prompts were encoded when the active terms were chosen
+        self.surveyed: int | None = None  # and when they were chosen among all
+        self.promising: NDArray[np.intp] = np.zeros(0, dtype=np.intp)  # what promised most then
 
     def grow(self, best: Chain) -> Search[Chain]:
         """Appends one term after the other, and returns the best chain met."""
@@ -269,7 +275,13 @@ class _LocalSearch:
         apart = options.renewed if encoded >= options.settled else options.unsettled
         if self.renewed is not None and encoded - self.renewed < apart:
             return
-        self.model.activate(self.terms.best(self.model.everywhere(base), self.options.active))
+        if self.surveyed is None or encoded - self.surveyed >= options.surveyed:
+            values = self.model.everywhere(base)
+            self.promising = np.sort(largest(values, options.promising))
+            self.surveyed = encoded
+        else:
+            values = self.model.everywhere(base, self.promising)
+        self.model.activate(self.terms.best(values, options.active))
         self.renewed = encoded
 
 

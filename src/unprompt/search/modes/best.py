@@ -28,14 +28,17 @@ FORESEEING = replace(
     random=16,
     explored=12,
     explorations=1,
-    survivors=8,
-    together=10,
-    active=2048,
+    together=16,
+    moved=12,
+    max_encoded=1000,
+    active=1024,
     renewed=240,
     settled=300,
     unsettled=40,
+    surveyed=400,
 )
-"""The same where a network predicts what terms do: it need not look around first, nor so widely."""
+"""The same where a network predicts what terms do: it need not look around first, nor so widely, and comes further with
+fewer prompts."""
 
 
 def compose_best(task: ComposeInput) -> list[Candidate]:
