@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import click
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from interrogator_ours import BUDGET, vocabulary_of
@@ -23,7 +22,7 @@ from unprompt.index.contexts import CONTEXT, DTYPE, in_context, kept_contexts
 from unprompt.index.text_cache import TextCache
 from unprompt.search.budget import load_budget
 from unprompt.search.chains import Chain
-from unprompt.search.extension_net import ExtensionNet, relative_lengths
+from unprompt.search.extension_net import ExtensionNet
 from unprompt.search.extension_table import ExtensionTable
 from unprompt.search.local_search import LocalOptions, search_locally
 from unprompt.search.modes import ComposeInput
@@ -32,6 +31,7 @@ from unprompt.search.ranker import FragmentRanker
 from unprompt.search.rounds import advance_together
 from unprompt.search.terms import Terms
 from unprompt.search.train_extension_net import Examples, TermTable
+from unprompt.search.weighted_mean import relative_lengths
 from unprompt.search.words import append
 from unprompt.types import DraftEncoder, Embeddings
 
@@ -206,7 +206,8 @@ class Forecast:
 
     def __call__(self, prompt: str, embedding: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
         values = np.full(self._terms, -np.inf)
-        values[self._allowed] = self._table.predict(query, Chain((), prompt, 0.0, 0.0, embedding), self._allowed)
+        chain = Chain((), prompt, 0.0, 0.0, embedding)
+        values[self._allowed] = self._table.predict(query, [chain], self._allowed)[0]
         return values
 
 
@@ -217,7 +218,7 @@ class Mean:
         self._table, self._allowed = recipe.table, recipe.allowed
 
     def __call__(self, prompt: str, embedding: NDArray[np.float32], query: NDArray[np.float32]) -> NDArray[np.float64]:
-        weights = relative_lengths(torch.from_numpy(self._table.lengths), float(len(prompt))).double().numpy()
+        weights = relative_lengths(self._table.lengths, float(len(prompt))).astype(np.float64)
         matrix = self._table.embeddings
         norms = np.sqrt(1 + weights**2 + 2 * weights * (matrix @ embedding))
         values = np.full(len(weights), -np.inf)

@@ -50,7 +50,7 @@ def test_the_prediction_is_that_of_weighted_ridge_regression(seed: int, kept: fl
 
 def test_longer_terms_count_more_beside_a_prompt_and_all_count_less_beside_a_longer_one() -> None:
     terms, chain = terms_of(1)
-    prior = EffectModel(terms).prior(chain)
+    prior = EffectModel(terms).priors([chain])[0]
     for row in (0, 7, 30):
         weight = 2.0 * (len(terms.texts[row]) + 4) / (len(chain.text) + 4)
         assert chain.embedding is not None
@@ -58,20 +58,20 @@ def test_longer_terms_count_more_beside_a_prompt_and_all_count_less_beside_a_lon
         cosine = (chain.score + min(weight, 1.5) * terms.scores[row]) / np.linalg.norm(mixed)
         assert prior[row] == pytest.approx(cosine, abs=1e-6)
     long = Chain((), 100 * chain.text, chain.score, chain.value, chain.embedding)
-    assert np.abs(EffectModel(terms).prior(long) - chain.score).max() < np.abs(prior - chain.score).max()
+    assert np.abs(EffectModel(terms).priors([long])[0] - chain.score).max() < np.abs(prior - chain.score).max()
 
 
 def test_predictions_for_some_terms_are_those_made_for_all() -> None:
     terms, chain = terms_of(2)
     model = EffectModel(terms)
     model.learn(np.array([3, 7, 20]), np.array([0.1, -0.2, 0.05]))
-    every = model.correct(model.prior(chain))
+    every = model.correct(model.priors([chain])[0])
     ranked = model.everywhere(chain)
     assert np.isinf(ranked[[3, 7, 20]]).all()
     unseen = np.setdiff1d(np.arange(COUNT), [3, 7, 20])
     np.testing.assert_allclose(ranked[unseen], every[unseen], atol=2e-6)
     model.activate([1, 3, 30])
-    np.testing.assert_allclose(model.correct(model.prior(chain)), every[[1, 3, 30]], atol=1e-6)
+    np.testing.assert_allclose(model.correct(model.priors([chain])[0]), every[[1, 3, 30]], atol=1e-6)
 
 
 def test_all_terms_are_not_copied() -> None:
@@ -79,7 +79,6 @@ def test_all_terms_are_not_copied() -> None:
     model = EffectModel(terms)
     for rows, shared in ((range(COUNT), True), (range(COUNT - 1), False)):
         model.activate(list(rows))
-        assert np.shares_memory(model._embeddings, terms.embeddings) is shared
         assert np.shares_memory(model._effects, terms.effects) is shared
 
 

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unprompt.errors import EncoderError
-from unprompt.search.extension_net import ExtensionNet, extended, load_net, relative_lengths
+from unprompt.search.extension_net import ExtensionNet, extended, load_net
+from unprompt.search.weighted_mean import relative_lengths
 
 DIM, HIDDEN, TERMS = 24, 16, 40
 

@@ -56,20 +56,21 @@ def test_a_table_predicts_what_its_network_does() -> None:
         torch.full((COUNT,), float(len(chain.text))),
     )
     expected = (whole @ torch.from_numpy(query)).numpy()[rows]
-    found = table.predict(query, chain, rows)
+    [found] = table.predict(query, [chain], rows)
     np.testing.assert_allclose(found, expected, atol=0.01)  # bfloat16
     assert np.corrcoef(found, expected)[0, 1] > 0.999
-    assert table.predict(query, chain, rows[:0]).shape == (0,)
+    assert table.predict(query, [chain], rows[:0]).shape == (1, 0)
 
 
 def test_predictions_do_not_depend_on_the_number_of_threads() -> None:
     _, table, chain, _ = case(3)
+    longer = Chain((), "a prompt of some more length", 0.0, 0.0, unit(6, 1)[0])
     threads = torch.get_num_threads()
     found = []
     try:
         for count in (1, 3):
             torch.set_num_threads(count)
-            found.append(table.predict(unit(9, 1)[0], chain, np.arange(COUNT)))
+            found.append(table.predict(unit(9, 1)[0], [chain, longer], np.arange(COUNT)))
     finally:
         torch.set_num_threads(threads)
     assert np.array_equal(*found)
@@ -81,8 +82,8 @@ def test_the_model_learns_what_the_table_gets_wrong() -> None:
     terms = Terms.of(["x" * int(n) for n in lengths], rows, rows @ query, np.ones(COUNT, bool))
     model = EffectModel(terms, table.of_query(query))
     model.activate([3, 8, 700])
-    prior = model.prior(chain)
-    np.testing.assert_array_equal(prior, table.predict(query, chain, np.array([3, 8, 700])))
+    [prior] = model.priors([chain])
+    np.testing.assert_array_equal(prior, table.predict(query, [chain], np.array([3, 8, 700]))[0])
     model.learn(np.array([8]), np.array([0.2]))
     assert model.correct(prior)[1] > prior[1] + 0.05
     assert model.everywhere(chain)[8] == np.inf

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,15 +11,7 @@ from numpy.typing import NDArray
 from unprompt.search.chains import Chain
 from unprompt.search.one_core import cholesky, multiply, solve
 from unprompt.search.terms import Terms
-
-if TYPE_CHECKING:
-    from unprompt.search.extension_table import Predict
-
-RELATIVE, LEAST, MOST = 2.0, 0.05, 1.5
-"""A term's weight beside the prompt that it is added to: so many times their lengths' ratio, within these bounds."""
-
-SEPARATOR = 4
-"""Characters that a comma counts as, about a token."""
+from unprompt.search.weighted_mean import Predict, WeightedMean
 
 RIDGE = 0.5
 """The variance of what is not linear in the features, beside that of a coefficient."""
@@ -38,12 +29,11 @@ FORGOTTEN = 0.01
 class EffectModel:
     """Predicts the cosine with a query that a prompt has once a term is appended to it.
 
-    The prior is a network's prediction where there is one for the encoder (`unprompt.search.extension_net`). Elsewhere
-    it takes the longer prompt's embedding for a mean of the prompt's and the term's, weighted by their lengths.
-    What it gets wrong is linear in the terms' features (`unprompt.search.effects`), with coefficients that change
-    slowly as the prompt does: they are found by Bayesian linear regression whose older observations count less and less
-    (recursive least squares with exponential forgetting). What remains of a term's own errors is added where it was
-    seen.
+    The prior is a network's prediction where there is one for the encoder (`unprompt.search.extension_net`), elsewhere
+    that of `WeightedMean`. What it gets wrong is linear in the terms' features (`unprompt.search.effects`), with
+    coefficients that change slowly as the prompt does: they are found by Bayesian linear regression whose older
+    observations count less and less (recursive least squares with exponential forgetting). What remains of a term's own
+    errors is added where it was seen.
 
     Predictions are made for the active terms, at first all.
 
@@ -54,7 +44,7 @@ class EffectModel:
 
     def __init__(self, terms: Terms, predict: Predict | None = None) -> None:
         self._terms = terms
-        self._predict = predict
+        self._predict = predict or WeightedMean(terms)
         self._all = np.arange(len(terms.scores))
         width = terms.effects.shape[1] + 1
         self._precision, self._moments = np.zeros((width, width)), np.zeros(width)
@@ -70,18 +60,13 @@ class EffectModel:
         """Predictions are made for these terms from now on; positions in rising order."""
         self.active: NDArray[np.intp] = np.array(rows, dtype=np.intp)
         """(a,) positions of the terms that predictions are made for, rising."""
-        terms = self._terms
-        tables = terms.embeddings, terms.effects
-        if len(self.active) < len(terms.scores):  # all of them need no copy
-            tables = tables[0].take(self.active, axis=0), tables[1].take(self.active, axis=0)
-        self._embeddings, self._effects = tables
+        effects = self._terms.effects
+        self._effects = effects if len(self.active) == len(effects) else effects.take(self.active, axis=0)
         self._update()
 
-    def prior(self, chain: Chain) -> NDArray[np.float64]:
-        """(a,) the cosines expected of a chain (with an embedding) and each active term, before anything is learnt."""
-        if self._predict:
-            return self._predict(chain, self.active)
-        return self._prior(chain, self._embeddings, self._terms.scores[self.active], self._terms.lengths[self.active])
+    def priors(self, chains: Sequence[Chain]) -> NDArray[np.float64]:
+        """(b, a) the cosines expected of b chains (with embeddings) and each active term, before anything is learnt."""
+        return self._predict(chains, self.active)
 
     def correct(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
         """(..., a) priors and what was learnt, rounded so that the last bits of a product decide nothing."""
@@ -119,12 +104,8 @@ class EffectModel:
         """
         terms = self._terms
         values = np.full(len(terms.scores), -np.inf)
-        some = self._all if rows is None else rows
-        tables = terms.embeddings, terms.scores, terms.lengths, terms.effects
-        if rows is not None:
-            tables = terms.embeddings[rows], terms.scores[rows], terms.lengths[rows], terms.effects[rows]
-        prior = self._predict(chain, some) if self._predict else self._prior(chain, *tables[:3])
-        values[some] = prior + self._linear(tables[3])
+        some, effects = (self._all, terms.effects) if rows is None else (rows, terms.effects[rows])
+        values[some] = self._predict([chain], some)[0] + self._linear(effects)
         values[self._seen] = np.inf
         return values.round(6)
 
@@ -166,16 +147,3 @@ class EffectModel:
         np.add.at(totals, places[there], (self._weights * rest)[there])
         np.add.at(weights, places[there], self._weights[there])
         self._correction += totals / (weights + OWN)
-
-    def _prior(
-        self,
-        chain: Chain,
-        embeddings: NDArray[np.float32],
-        scores: NDArray[np.float32],
-        lengths: NDArray[np.float32],
-    ) -> NDArray[np.float64]:
-        assert chain.embedding is not None
-        similarity = multiply(embeddings, chain.embedding[:, None])[:, 0].astype(np.float64)
-        weights = (RELATIVE * (lengths + SEPARATOR) / (len(chain.text) + SEPARATOR)).clip(LEAST, MOST)
-        norms = np.sqrt(np.maximum(1 + weights**2 + 2 * weights * similarity, 1e-6))
-        return np.asarray((chain.score + weights * scores) / norms, dtype=np.float64)

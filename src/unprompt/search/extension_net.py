@@ -16,15 +16,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from unprompt.errors import EncoderError
+from unprompt.search.weighted_mean import relative_lengths
 
 HIDDEN = 384
 
 PROMPT_LENGTH = 100.0
 """Characters: a usual length, which others are taken relative to."""
-
-RELATIVE, LEAST, MOST, SEPARATOR = 2.0, 0.05, 1.5, 4
-"""A term's weight beside the prompt that it is appended to: so many times their lengths' ratio, within these bounds.
-A comma counts as some characters."""
 
 
 class ExtensionNet(nn.Module):
@@ -76,7 +73,8 @@ class ExtensionNet(nn.Module):
     def term_part(self, embeddings: Tensor, contexts: Tensor, lengths: Tensor) -> Tensor:
         """(N, H), what the first layer makes of terms whatever the prompt."""
         size = embeddings.shape[1] ** 0.5
-        alone, within = ((each - mean) * (size / scale) for each, mean, scale in self._scaled(embeddings, contexts))
+        statistics = zip((embeddings, contexts), self.means, self.scales, strict=True)
+        alone, within = ((each - mean) * (size / scale) for each, mean, scale in statistics)
         facts = torch.stack([torch.log1p(lengths) / 3, lengths / 20], dim=1)
         out: Tensor = self.term(torch.cat([alone, within, facts], dim=1))
         return out
@@ -88,13 +86,7 @@ class ExtensionNet(nn.Module):
 
     def shift(self, terms: Tensor, prompt: Tensor, gate: Tensor) -> Tensor:
         """(N, D), the correction, from both parts of the first layer (N, H) or (H,)."""
-        hidden = F.gelu(terms + prompt, approximate="tanh") * gate
-        hidden = F.gelu(self.mix(hidden), approximate="tanh")
-        out: Tensor = self.out(hidden)
-        return out
-
-    def _scaled(self, *both: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
-        return list(zip(both, self.means, self.scales, strict=True))
+        return shifts(terms, prompt, gate, self.mix.weight, self.mix.bias, self.out.weight, self.out.bias)
 
 
 def load_net(path: Path) -> ExtensionNet:
@@ -114,9 +106,13 @@ def load_net(path: Path) -> ExtensionNet:
     return net.eval().requires_grad_(False)
 
 
-def relative_lengths(lengths: Tensor, prompt_lengths: Tensor | float) -> Tensor:
-    """(N,) a term's weight beside its prompt's."""
-    return (RELATIVE * (lengths + SEPARATOR) / (prompt_lengths + SEPARATOR)).clamp(LEAST, MOST)
+def shifts(
+    terms: Tensor, prompt: Tensor, gate: Tensor, mix: Tensor, mix_bias: Tensor, out: Tensor, out_bias: Tensor
+) -> Tensor:
+    """`ExtensionNet.shift` of its weights, in words that TorchScript knows."""
+    hidden = F.gelu(terms + prompt) * gate
+    hidden = F.gelu(F.linear(hidden, mix, mix_bias))
+    return F.linear(hidden, out, out_bias)
 
 
 def extended(embeddings: Tensor, prompts: Tensor, weights: Tensor, shift: Tensor) -> Tensor:

@@ -41,8 +41,7 @@ class Extensions:
         self._texts = texts
         self._fits = fits
         self._words = None if repeat_words else [plain_words(base.text) for base in bases]
-        priors = [model.prior(base) for base in bases]
-        self._priors = np.array(priors)  # (b, a)
+        self._priors = model.priors(bases)  # (b, a)
         self._open = np.ones(self._priors.shape, dtype=bool)
         self._chosen: set[frozenset[int]] = set()
         for i, base in enumerate(bases):

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from unprompt.encoders.parallel import map_side_by_side
 from unprompt.index.files import write_durably
-from unprompt.search.extension_net import HIDDEN, ExtensionNet, extended, relative_lengths
+from unprompt.search.extension_net import HIDDEN, ExtensionNet, extended
+from unprompt.search.weighted_mean import relative_lengths
 from unprompt.types import Embeddings
 
 FORMAT = "unprompt-extension-net/1"
