@@ -210,6 +210,16 @@ def test_a_policy_and_the_budget_hold_for_whatever_is_chosen(encoder: FakeEncode
             assert all(part.text in prompt for part in result.final.parts)
 
 
+def test_a_held_picture_whose_prompt_may_not_be_said_is_answered_like_any_other(
+    pairs: list[tuple[Path, str]], tmp_path: Path
+) -> None:
+    path = pairs[0][0]
+    library = write_library(tmp_path / "library", FakeEncoder(), [(path, "style of Akira Kurosawa"), *pairs[1:8]])
+    engine = engine_of(library, WRITTEN, Writer("a red caption"))
+    assert final(engine, path).prompt == "style of Akira Kurosawa"
+    assert final(engine, path, policy=Policy(artists="none")).prompt == "a red caption"
+
+
 def count_clip(text: str) -> int:
     from unprompt.encoders.clip_tokens import clip_token_ids
 

@@ -35,6 +35,10 @@ FLAVORS = [
     "lit by candlelight",
     "vincent van gogh",
     "gregory rutkowskis",
+    "grteg rutkowski!",
+    "stanley kubrick",
+    "rutkowski mountain light",
+    "monet garden",
     "nude",
 ]
 
@@ -68,8 +72,18 @@ def test_none_hides_artists_and_the_names_in_other_terms() -> None:
         "picasso-like",
         "art by nobody famous",
         "vincent van gogh",
+        "gregory rutkowskis",
+        "grteg rutkowski!",
+        "stanley kubrick",
     ]
     assert hidden(Policy("none"), "negative") == []
+
+
+def test_what_reads_like_a_name_is_hidden_among_flavors_alone() -> None:
+    fragments = [*ARTISTS, Fragment("stanley kubrick", "character"), Fragment("emma watson", "flavor")]
+    made = Vocabulary.of(fragments, np.zeros((2 * len(ARTISTS) + 2, 4), np.float32))
+    mask = dict(zip(made.terms, Policy("none").mask(made).tolist(), strict=True))
+    assert (mask["stanley kubrick"], mask["emma watson"]) == (True, False)
 
 
 def test_dead_spares_those_who_are_known_to_have_died() -> None:
@@ -84,6 +98,9 @@ def test_dead_spares_those_who_are_known_to_have_died() -> None:
         "style of hope",
         "hope style",
         "art by nobody famous",
+        "gregory rutkowskis",
+        "grteg rutkowski!",
+        "stanley kubrick",
     ]
 
 
@@ -118,6 +135,8 @@ def test_mentions_take_the_longest_name() -> None:
         ("portrait of a cat in the style of Claude Monet", "portrait of a cat"),
         ("a painting by Claude Monet of a pond, soft light", "a painting of a pond, soft light"),
         ("a cat, greg rutkowski, wlop, 4k", "a cat, 4k"),
+        ("a cat, stanley kubrick, grteg rutkowski, 4k", "a cat, 4k"),
+        ("stanley kubrick, 4k", "stanley kubrick, 4k"),  # the first says what is shown
         ("a cat, h.r. giger style, 4k", "a cat, 4k"),
         ("portrait of picasso, 4k", "portrait, 4k"),
         ("by wlop", ""),

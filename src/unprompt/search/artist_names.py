@@ -7,12 +7,15 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from unprompt.pictures.names import bare_artist, is_common_word, name_key
+from unprompt.pictures.names import NEVER, bare_artist, is_common_word, is_person_like, name_key
 
 if TYPE_CHECKING:
     from unprompt.index.vocabulary import Vocabulary
 
 ARTIST = "artist"
+
+FLAVOR = "flavor"
+"""The kind of terms that nobody has sorted; many are names of artists that no list has, or spell a listed one wrong."""
 
 # Letters that Unicode does not take apart into a plain one and an accent.
 _PLAIN = str.maketrans(
@@ -22,6 +25,9 @@ _PLAIN = str.maketrans(
 EVERYDAY_TOKENS = 20_000
 """CLIP's tokens were merged in order of how often captions hold them. Among the first so many are hope, rose, king,
 artist and constant, which are somebody's name as well; picasso, monet, dali and warhol come later, most names never."""
+
+MOST_WORDS = 4
+"""Of a name that another is known by."""
 
 _CREDIT = re.compile(r"\b(?:by|styles? of|art of|works? of|influenced by|a la)$")
 _STYLE = re.compile(r"(?:style|styled|esque)\b")
@@ -53,11 +59,13 @@ class ArtistNames:
         keys: the keys (`word_key`) of all names.
         dead: the keys of those who are known to have died.
         everyday: the keys that are everyday words as well.
+        ends: the first and last words of the names of several words, less everyday ones.
     """
 
     keys: frozenset[str]
     dead: frozenset[str] = frozenset()
     everyday: frozenset[str] = frozenset()
+    ends: frozenset[str] = frozenset()
     _longest: dict[str, int] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -71,7 +79,10 @@ class ArtistNames:
         artists = [*vocabulary.fragments(ARTIST), *vocabulary.fragments(ARTIST, deleted=True)]
         keyed = [(word_key(bare_artist(artist.text)), artist.died > 0) for artist in artists]
         keys = frozenset(key for key, _ in keyed if key)
-        return cls(keys, frozenset(key for key, died in keyed if key and died), _everyday(keys))
+        names = [key.split() for key in keys]
+        ends = frozenset(words[at] for words in names if 1 < len(words) <= MOST_WORDS for at in (0, -1))
+        dead = frozenset(key for key, died in keyed if key and died)
+        return cls(keys, dead, _everyday(keys), ends - _everyday(ends))
 
     def mentions(self, text: str) -> list[Mention]:
         """The names in a text, from left to right, the longest where several begin; none overlap."""
@@ -84,6 +95,21 @@ class ArtistNames:
                 found.append(Mention(at, end, " ".join(words[at:end])))
                 stop = end
         return found
+
+    def reads_as_name(self, text: str) -> bool:
+        """Whether a text is like the name of a person, listed or not, from its first word to its last.
+
+        It begins with a common given name ("stanley kubrick"), or begins or ends like a listed name ("lucien freud",
+        "grteg rutkowski"), and has no everyday word. An artist's name and an actor's are not told apart.
+        """
+        key = word_key(text)
+        words = key.split()
+        if is_person_like(key):
+            return True
+        if not 1 < len(words) <= MOST_WORDS or self.ends.isdisjoint((words[0], words[-1])):
+            return False
+        plain = all(len(word) > 1 and word.isalpha() for word in words)
+        return plain and not any(word in NEVER or is_common_word(word) for word in words)
 
     def _end(self, words: Sequence[str], at: int, longest: int) -> int:
         """Where the longest name that begins at a word ends; 0 when none begins."""

@@ -21,7 +21,7 @@ def compose_finals(
     """Makes the final prompt of each of Q pictures.
 
     By default the true prompt of a picture that the library holds is kept, but for what the policy forbids, for it is
-    not to be improved upon.
+    not to be improved upon. Where the policy leaves nothing of it, the picture is answered like any other.
 
     Args:
         task: what to compose from.
@@ -33,9 +33,10 @@ def compose_finals(
         finals = MODES[settings.mode](task)
     else:
         finals = [Candidate("", 0.0)] * len(evidence)
+        kept = [each.held and start is not None for each, start in zip(evidence, task.starts(), strict=True)]
         unknown = partial(_best, settings, fusion) if settings.rerank else _extend
         for answer, wanted in ((_keep, True), (unknown, False)):
-            rows = [row for row, each in enumerate(evidence) if each.held == wanted]
+            rows = [row for row, each in enumerate(kept) if each == wanted]
             if rows:
                 part = replace(task, queries=task.queries[rows], subjects=[task.subjects[row] for row in rows])
                 for row, final in zip(rows, answer(part, [evidence[row] for row in rows]), strict=True):

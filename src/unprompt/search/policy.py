@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from unprompt.errors import QueryError
 from unprompt.pictures.names import bare_artist
 from unprompt.pictures.split import tagged_fragments
-from unprompt.search.artist_names import ARTIST, ArtistNames, Mention, word_key, word_runs
+from unprompt.search.artist_names import ARTIST, FLAVOR, ArtistNames, Mention, word_key, word_runs
 
 if TYPE_CHECKING:
     from unprompt.index.vocabulary import Vocabulary
@@ -37,8 +37,8 @@ class Policy:
 
     Attributes:
         artists: "any"; "none", which hides the kind artist, every other term that names a listed artist (`ArtistNames`
-            says when one does) or credits anybody, and takes the same out of prompts; or "dead", which spares artists
-            that are known to have died. Those of unknown dates count as alive.
+            says when one does) or credits anybody, flavors that read like somebody's name, and takes the same out of
+            prompts; or "dead", which spares artists that are known to have died. Those of unknown dates count as alive.
         forbid: words and runs of words that no term and no prompt may hold, whatever their case, accents and
             punctuation.
         prefix: what every prompt begins with, such as a LoRA's trigger words.
@@ -68,6 +68,7 @@ class Policy:
             return allowed
         names = self.names(vocabulary)
         start, stop = vocabulary.kind_ranges.get(ARTIST, (0, 0))
+        flavors = range(*vocabulary.kind_ranges.get(FLAVOR, (0, 0)))
         for row, term in enumerate(terms):
             if self._forbidden(term):
                 allowed[row] = False
@@ -75,7 +76,7 @@ class Policy:
                 died = self.artists == "dead" and vocabulary.fragment(row).died > 0
                 allowed[row] = self.artists == "any" or died
             else:
-                allowed[row] = self._artists_allow(term, names)
+                allowed[row] = self._artists_allow(term, names) and not (row in flavors and self._unlisted(term, names))
         return allowed
 
     def names(self, vocabulary: Vocabulary) -> ArtistNames:
@@ -86,9 +87,9 @@ class Policy:
         """A prompt without what the policy forbids.
 
         Credits ("art by X and Y", "in the style of X") go and leave what they belonged to. Another fragment that holds
-        a forbidden word or a listed name goes whole, but for the first one, which says what is shown: it loses the
-        words alone. A prompt with nothing to take out is returned as it is; of another one the fragments are joined by
-        commas and lose their weights and tags.
+        a forbidden word or a listed name, or reads like somebody's name, goes whole, but for the first one, which says
+        what is shown: it loses forbidden words and listed names alone. A prompt with nothing to take out is returned as
+        it is; of another one the fragments are joined by commas and lose their weights and tags.
 
         Args:
             prompt: any text.
@@ -142,6 +143,10 @@ class Policy:
         tagged = tagged_fragments(text, names.keys)
         return all(self._spares(bare_artist(part), names) for part, credit in tagged if credit)
 
+    def _unlisted(self, text: str, names: ArtistNames) -> bool:
+        """Whether a text may be the name of an artist that no list has."""
+        return self.artists != "any" and names.reads_as_name(text) and not names.mentions(text)
+
     def _alright(self, mention: Mention, names: ArtistNames) -> bool:
         return self.artists == "dead" and mention.key in names.dead
 
@@ -156,7 +161,7 @@ class Policy:
         if self.artists != "any":
             runs += [(m.start, m.stop) for m in names.mentions(text) if not self._alright(m, names)]
         if not runs:
-            return text
+            return "" if not first and self._unlisted(text, names) else text
         return _cut_out(text.split(), keys, runs) if first else ""
 
 
