@@ -91,8 +91,19 @@ def test_others_can_be_named(run: Callable[..., Result], loaded: list[tuple[str,
     assert loaded == [("./mine", "cpu"), ("b", "cpu")]
 
 
+@pytest.mark.parametrize("mode", ["fast", "classic", "best"])
+def test_one_that_is_named_writes_the_subject_of_other_modes(
+    run: Callable[..., Result], loaded: list[tuple[str, str]], red: Path, mode: str
+) -> None:
+    picture, words = parts(run(red, "--text", "a red thing", "--json", "--mode", mode, "--captioner", "mine"))
+    assert picture[0] == "captioner:mine"
+    assert "captioner" not in str(words)
+    assert loaded == [("mine", "cpu")]
+
+
 @pytest.mark.parametrize("arguments", [
     ["--captioner", "none"],
+    ["--captioner", "none", "--mode", "classic"],
     ["--mode", "fast"],
     ["--subject", "a ship"],
     ["--combine"],
@@ -124,7 +135,9 @@ def test_a_default_that_is_not_installed_is_not_missed(
 @pytest.mark.parametrize(("arguments", "status", "words"), [
     (["--captioner", "gone"], 1, "no captioner 'gone'"),
     (["--captioner", "none", "--captioner", "b"], 2, "none stands alone"),
-    (["--captioner", "b", "--mode", "best"], 2, "--captioner writes candidates for single pictures"),
+    (["--captioner", "b", "--mode", "retrieve"], 2, "--captioner writes for single pictures"),
+    (["--captioner", "b", "--subject", "a ship"], 2, "nor with --subject"),
+    (["--captioner", "b", "--mode", "fast", "--combine"], 2, "leave it out"),
     (["--captioner", "b", "--combine"], 2, "leave it out"),
 ])  # fmt: skip
 def test_what_cannot_be_is_told(

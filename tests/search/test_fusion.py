@@ -143,6 +143,26 @@ def test_each_ingredient_can_be_left_out_and_can_stand_alone(library: Library, r
     assert len(writer.seen) == 1
 
 
+@pytest.mark.parametrize("mode", ["fast", "classic", "best"])
+def test_a_captioner_can_write_the_subject(library: Library, red: Path, mode: str) -> None:
+    writer = Writer("something green", "   ", "something red", "something blue")
+    engine = engine_of(library, NEAREST, writer)
+    answer = final(engine, red, mode=mode, captioned=True)
+    assert answer.prompt.startswith("something red")  # the nearest, not the likeliest
+    assert (answer.parts[0].source, answer.parts[0].kind) == ("captioner:writer", "subject")
+    assert final(engine, red, mode=mode).parts[0].source != "captioner:writer"
+    silent = engine_of(library, NEAREST, Writer())
+    assert final(silent, red, mode=mode, captioned=True) == final(engine, red, mode=mode)
+
+
+def test_subjects_that_nobody_can_write_are_refused(library: Library, red: Path) -> None:
+    with pytest.raises(QueryError, match="no captioner writes subjects: pass captioners to Engine"):
+        final(engine_of(library, NEAREST), red, mode="classic", captioned=True)
+    for settings in ({}, {"mode": "retrieve"}, {"mode": "fast", "subject": "a ship"}):
+        with pytest.raises(QueryError, match="captioners write no subject in mode"):
+            Settings(captioned=True, **settings)  # type: ignore[arg-type]
+
+
 def test_settings_name_ingredients_that_there_are() -> None:
     with pytest.raises(QueryError, match="unknown ingredient 'luck': use any of neighbours, prompts"):
         Settings(ingredients=("luck",))

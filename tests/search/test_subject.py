@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from unprompt.search.results import Neighbour, RankedPrompt
-from unprompt.search.subject import VOTERS, NeighbourSubjects, prompt_part, subject_from_prompts
+from unprompt.search.subject import VOTERS, prompt_part, subject_from_prompts
 from unprompt.types import Hit, Part, Record
 
 
@@ -88,8 +88,3 @@ def test_nothing_known_is_no_subject() -> None:
     assert subject_from_prompts([], []) is None
     assert prompt_part([]) is None
     assert subject_from_prompts([], neighbours(("by Claude Monet", 0.9), ("...", 0.8))) is None
-
-
-def test_the_source_of_subjects_answers_for_each_picture() -> None:
-    found = NeighbourSubjects().subjects([[], []], [neighbours(("a cat", 0.7)), []])
-    assert [part.text if part else None for part in found] == ["a cat", None]

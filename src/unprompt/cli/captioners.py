@@ -1,8 +1,9 @@
-"""The captioners that ``query`` asks for candidates."""
+"""The captioners that ``query`` asks for candidates and subjects."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -23,9 +24,16 @@ def captioner_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "captioners",
         multiple=True,
         metavar="NAME",
-        help="Who writes candidates for the final prompt in mode default: names and folders as for caption, or none, "
-        f"which is faster. May be repeated.  [default: {DEFAULT}]",
+        help="Who writes candidates for the final prompt in mode default, or its subject in the others but retrieve: "
+        f"names and folders as for caption, or none. May be repeated.  [default: {DEFAULT} in mode default]",
     )(command)
+
+
+def with_captions(settings: Settings, names: Sequence[str]) -> Settings:
+    """Settings for which captioners write the subjects, where any are named for a mode that begins with one."""
+    named = bool(set(names) - {NONE})
+    writes = named and settings.begins_with_subject and settings.subject is None
+    return replace(settings, captioned=True) if writes else settings
 
 
 def captioners_of(names: Sequence[str], settings: Settings, pictures: bool, device: str) -> list[Captioner]:
@@ -33,7 +41,7 @@ def captioners_of(names: Sequence[str], settings: Settings, pictures: bool, devi
 
     Args:
         names: as they were given; none asks the default one, where it is packaged.
-        settings: of the query.
+        settings: of the query, from `with_captions`.
         pictures: whether any are queried with one by one.
         device: where they compute.
 
@@ -48,7 +56,7 @@ def captioners_of(names: Sequence[str], settings: Settings, pictures: bool, devi
     useful = settings.wants_captions and pictures
     if names and not useful:
         raise click.UsageError(
-            "--captioner writes candidates for single pictures in mode default without --subject; leave it out"
+            "--captioner writes for single pictures, neither in mode retrieve nor with --subject; leave it out"
         )
     if not useful:
         return []

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from unprompt.cli.captioners import captioner_option, captioners_of
+from unprompt.cli.captioners import captioner_option, captioners_of, with_captions
 from unprompt.cli.searching import open_searched, parse_condition, searching_options, warn_that_none_meets
 from unprompt.cli.settings import composing_options, ranking_options, settings_of
 
@@ -80,6 +80,7 @@ def query(context: click.Context, /, images: tuple[str, ...], k: int, device: st
     check_positive("batch size", options["batch_size"])
     format_ = _format_of(options)
     settings = replace(settings_of(options), where=parse_condition(options["where"]))
+    settings = with_captions(settings, options["captioners"])
     extension = check_extension(options["sidecar"]) if options["sidecar"] else None
     if extension and (_combines(options) or options["texts"] or options["embeddings"] or "-" in images):
         raise click.UsageError("--sidecar writes beside pictures, one a picture; query with picture files alone")

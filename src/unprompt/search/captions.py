@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+
 from unprompt.search.evidence import Evidence
-from unprompt.types import Candidate, Captioner
+from unprompt.search.rounds import EncodeTexts
+from unprompt.types import Candidate, Captioner, Part
 
 BEAMS = 5
 """Captions of each captioner, at most."""
@@ -41,3 +44,23 @@ def write_captions(captioners: Sequence[Captioner], evidence: Sequence[Evidence]
         for row, found in zip(pictures, written, strict=True):
             captions[row] += [replace(each, score=round(each.score, 4)) for each in found]
     return captions
+
+
+def captioned_subjects(
+    captioners: Sequence[Captioner], evidence: Sequence[Evidence], encode_texts: EncodeTexts
+) -> list[Part | None]:
+    """What each of Q queries shows, in the words of the caption nearest to it; None where there is no caption.
+
+    Returns:
+        Parts of kind "subject" whose source is the captioner; their scores are not set.
+    """
+    captions = [[each for each in written if each.prompt.strip()] for written in write_captions(captioners, evidence)]
+    texts = list(dict.fromkeys(each.prompt for written in captions for each in written))
+    embedded = dict(zip(texts, encode_texts(texts).astype(np.float64), strict=True)) if texts else {}
+    subjects: list[Part | None] = []
+    for found, written in zip(evidence, captions, strict=True):
+        query = found.query.embedding.astype(np.float64)
+        # Rounded, so that what a product's last bits leave open is a tie; the likelier caption comes first.
+        ranked = sorted(written, key=lambda each: -round(float(embedded[each.prompt] @ query), 6))
+        subjects.append(Part(ranked[0].prompt, ranked[0].parts[0].source, "subject", 0.0) if ranked else None)
+    return subjects

@@ -17,6 +17,7 @@ from unprompt.index.contexts import kept_contexts
 from unprompt.pictures.names import name_keys
 from unprompt.search.artist_names import ARTIST
 from unprompt.search.budget import TokenBudget, load_budget
+from unprompt.search.captions import captioned_subjects
 from unprompt.search.evidence import Evidence, find_evidence
 from unprompt.search.final import compose_finals
 from unprompt.search.fusion import DEPTH, Fusion
@@ -52,7 +53,8 @@ class Engine:
         library: an open library, or one that was pushed, from `unprompt.backends.opening.open_backend`.
         encoder: the one that made the library; by default it is loaded by the name in the library's manifest.
         device: where that encoder runs, such as "cpu" or "cuda".
-        captioners: whose captions are candidates for final prompts of pictures; none by default, for they take time.
+        captioners: whose captions are candidates for final prompts of pictures, or their subjects
+            (`Settings.captioned`); none by default, for they take time.
 
     Raises:
         LibraryError: the encoder is not the one that made the library.
@@ -194,7 +196,7 @@ class Engine:
     def _task(self, evidence: Sequence[Evidence], settings: Settings) -> ComposeInput:
         ranker, budget = self._prepare(settings)
         embeddings = np.stack([each.query.embedding for each in evidence])  # (Q, D)
-        subjects = [self._subject(settings, each) for each in evidence]
+        subjects = self._subjects(settings, evidence)
         merged = ranked_terms(ranker) if settings.mode == FAST else 0
         once = cast("FragmentRanker", RankedOnce(ranker, merged))
         texts = self._texts
@@ -204,6 +206,15 @@ class Engine:
 
     def _contexts(self) -> NDArray[np.floating[Any]] | None:
         return kept_contexts(self.library.vocabulary, self.encoder)
+
+    def _subjects(self, settings: Settings, evidence: Sequence[Evidence]) -> list[Part | None]:
+        subjects = [self._subject(settings, each) for each in evidence]
+        if not settings.captioned:
+            return subjects
+        if not self.captioners:
+            raise QueryError("no captioner writes subjects: pass captioners to Engine, or leave captioned out")
+        captioned = captioned_subjects(self.captioners, evidence, self._texts.encode_texts)
+        return [own or other for own, other in zip(captioned, subjects, strict=True)]
 
     def _subject(self, settings: Settings, found: Evidence) -> Part | None:
         if settings.subject is not None:

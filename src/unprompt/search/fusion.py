@@ -41,7 +41,7 @@ class Fusion:
     Attributes:
         reranker: trained for the encoder, or for any.
         captioners: whom to ask for captions; none is fine.
-        artists: keys of artists known by name, see `unprompt.search.subject.NeighbourSubjects`.
+        artists: keys of artists known by name, see `unprompt.search.subject.subject_from_prompts`.
         library: where the prompts' embeddings are stored; without it they are encoded.
     """
 

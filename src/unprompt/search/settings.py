@@ -35,6 +35,8 @@ class Settings:
             the library's best prompt and, unless `ranking` names kinds, looks for no fragments.
         target: what the prompt must fit into, as `unprompt.search.budget.load_budget` names it.
         subject: what the final prompt begins with; None takes it from the library.
+        captioned: whether the engine's captioners say what it begins with, where they can; in the modes that begin with
+            a subject, all but `DEFAULT`, where captions are candidates, and `RETRIEVE`.
         negative: also compose a negative prompt.
         ranking: which fragments may be found and how they are ordered; near-duplicates are left out by default.
         policy: what may not be said, and what stands before and after.
@@ -47,6 +49,7 @@ class Settings:
     mode: str = DEFAULT
     target: str = "clip"
     subject: str | None = None
+    captioned: bool = False
     negative: bool = False
     ranking: RankOptions = field(default_factory=lambda: RankOptions(collapse=NEAR_DUPLICATE))
     policy: Policy = field(default_factory=Policy)
@@ -64,6 +67,8 @@ class Settings:
             raise QueryError(f"mode {RETRIEVE} answers with the library's prompts; leave the subject out")
         if self.subject is not None and not self.subject.strip():
             raise QueryError("the subject is blank; say what the picture shows, or leave it out")
+        if self.captioned and (self.subject is not None or not self.begins_with_subject):
+            raise QueryError(f"captioners write no subject in mode {self.mode} nor beside a given one; leave one out")
         for name in self.ingredients:
             if name not in INGREDIENTS:
                 raise QueryError(f"unknown ingredient {name!r}: use any of {', '.join(INGREDIENTS)}")
@@ -71,8 +76,15 @@ class Settings:
             raise QueryError(f"there is no ingredient to make an answer of: use any of {', '.join(INGREDIENTS)}")
 
     @property
+    def begins_with_subject(self) -> bool:
+        """Whether the mode begins its prompts with a subject that somebody has to name."""
+        return self.mode not in (DEFAULT, RETRIEVE)
+
+    @property
     def wants_captions(self) -> bool:
-        """Whether captions are candidates, so that captioners are worth loading."""
+        """Whether captions are candidates or subjects, so that captioners are worth loading."""
+        if self.captioned:
+            return True
         return self.mode == DEFAULT and self.subject is None and self.rerank and CAPTIONS in self.ingredients
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
-from typing import Protocol
 
 from unprompt.pictures.split import subject_of
 from unprompt.search.results import Neighbour, RankedPrompt
@@ -31,34 +30,6 @@ CONTAINED = 0.5
 """How much of its vote a prompt gives to a subject whose words its own subject holds."""
 
 
-class SubjectSource(Protocol):
-    """Says what pictures show: a captioner, or the neighbours' prompts."""
-
-    def subjects(
-        self, ranked: Sequence[Sequence[RankedPrompt]], neighbours: Sequence[Sequence[Neighbour]]
-    ) -> list[Part | None]:
-        """The subject of each picture, None where nothing is known; the parts' scores are not set."""
-        ...
-
-
-class NeighbourSubjects:
-    """Subjects from the prompts of the pictures' neighbours; see `subject_from_prompts`.
-
-    Args:
-        artists: keys of artists known by name, from `unprompt.pictures.credits.name_keys`.
-    """
-
-    def __init__(self, artists: Collection[str] = ()) -> None:
-        self._artists = artists
-
-    def subjects(
-        self, ranked: Sequence[Sequence[RankedPrompt]], neighbours: Sequence[Sequence[Neighbour]]
-    ) -> list[Part | None]:
-        return [
-            subject_from_prompts(prompts, near, self._artists) for prompts, near in zip(ranked, neighbours, strict=True)
-        ]
-
-
 def prompt_part(ranked: Sequence[RankedPrompt]) -> Part | None:
     """The best prompt of the library, whole, as a part to start from; None when there is none."""
     return Part(ranked[0].prompt, ranked[0].source, "prompt", 0.0) if ranked else None
@@ -81,7 +52,7 @@ def subject_from_prompts(
     Args:
         ranked: the picture's prompts, best first.
         neighbours: its neighbours, nearest first.
-        artists: see `NeighbourSubjects`.
+        artists: keys of artists known by name, from `unprompt.pictures.names.name_keys`.
         near: prompts whose text is near the picture, nearest first; a hit's id is its prompt.
 
     Returns:
