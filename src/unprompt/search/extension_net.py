@@ -65,10 +65,15 @@ class ExtensionNet(nn.Module):
             prompts: (N, D), the embeddings of the prompts that they are appended to, of norm 1.
             prompt_lengths: (N,) float32, these prompts' in characters.
         """
-        terms = self.term_part(embeddings, contexts, lengths)
-        context = self.context(prompts, prompt_lengths)
-        shift = self.shift(terms, self.prompt(context), 1 + self.gate(context))
+        shift = self.correction(embeddings, contexts, lengths, prompts, prompt_lengths)
         return extended(embeddings, prompts, relative_lengths(lengths, prompt_lengths), shift)
+
+    def correction(
+        self, embeddings: Tensor, contexts: Tensor, lengths: Tensor, prompts: Tensor, prompt_lengths: Tensor
+    ) -> Tensor:
+        """(N, D), by what the means weighted by length are corrected; takes what `forward` does."""
+        context = self.context(prompts, prompt_lengths)
+        return self.shift(self.term_part(embeddings, contexts, lengths), self.prompt(context), 1 + self.gate(context))
 
     def term_part(self, embeddings: Tensor, contexts: Tensor, lengths: Tensor) -> Tensor:
         """(N, H), what the first layer makes of terms whatever the prompt."""

@@ -184,10 +184,9 @@ def _train(
 
 def _loss(net: ExtensionNet, table: TermTable, examples: Examples, rows: NDArray[np.intp], towards: float) -> Tensor:
     """The mean squared error of the embeddings, and of their cosines with the pictures."""
-    embeddings, contexts, lengths, prompts, prompt_lengths = _inputs(table, examples, rows)
+    inputs = embeddings, _, lengths, prompts, prompt_lengths = _inputs(table, examples, rows)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        context = net.context(prompts, prompt_lengths)
-        shift = net.shift(net.term_part(embeddings, contexts, lengths), net.prompt(context), 1 + net.gate(context))
+        shift = net.correction(*inputs)
     predicted = extended(embeddings, prompts, relative_lengths(lengths, prompt_lengths), shift.float())
     errors = predicted - torch.from_numpy(examples.embeddings[rows]).float()
     along = (errors * torch.from_numpy(examples.queries[examples.owners[rows]])).sum(dim=1)
