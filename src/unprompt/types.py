@@ -219,6 +219,11 @@ class Encoder(Protocol):
 class DraftEncoder(Protocol):
     """An encoder that also embeds texts roughly and sooner, for searches that score what they find once more."""
 
+    @property
+    def drafts(self) -> bool:
+        """Whether drafts are sooner on this machine; where not, they are what `Encoder.encode_texts` says."""
+        ...
+
     def draft_texts(self, texts: Sequence[str]) -> Embeddings:
         """Embeds N texts as (N, dim), rows of norm 1, each at most 0.02 away from `Encoder.encode_texts`'s."""
         ...

@@ -14,13 +14,13 @@ from fakes import FakeEncoder, colour_picture
 from tiny_library import write_library
 from unprompt.errors import QueryError
 from unprompt.index.library import Library
-from unprompt.search.budget import TokenBudget
+from unprompt.search.budget import TokenBudget, load_budget
 from unprompt.search.captions import BEAMS, TOLD, write_captions
 from unprompt.search.engine import Engine
 from unprompt.search.evidence import find_evidence
 from unprompt.search.fusion import COPY, Fusion
 from unprompt.search.inputs import KEPT
-from unprompt.search.modes import ComposeInput
+from unprompt.search.modes import MODES, ComposeInput
 from unprompt.search.policy import Policy
 from unprompt.search.queries import Query, combine, text_queries
 from unprompt.search.ranker import FragmentRanker
@@ -161,6 +161,18 @@ def test_subjects_that_nobody_can_write_are_refused(library: Library, red: Path)
     for settings in ({}, {"mode": "retrieve"}, {"mode": "fast", "subject": "a ship"}):
         with pytest.raises(QueryError, match="captioners write no subject in mode"):
             Settings(captioned=True, **settings)  # type: ignore[arg-type]
+
+
+def test_fragments_alone_are_a_candidate_too(library: Library, red: Path) -> None:
+    engine = engine_of(library, NEAREST)
+    [query] = next(engine.embed(red))
+    evidence = find_evidence(library, [query], 50)
+    ranker = FragmentRanker(library.vocabulary)
+    task = ComposeInput(query.embedding[None], [None], ranker, engine.encoder.encode_texts, load_budget("clip"))
+    [found] = Fusion(NEAREST).find(task, evidence)
+    assert len(found.composed) == 3
+    assert {part.source.partition(":")[0] for part in found.composed[2].parts} == {"vocabulary"}
+    assert [found.composed[2]] == MODES["default"](task)
 
 
 def test_settings_name_ingredients_that_there_are() -> None:

@@ -45,6 +45,8 @@ def test_what_is_given_out_can_be_changed() -> None:
 
 def test_drafts_are_the_encoders_and_are_never_taken_for_embeddings() -> None:
     class Drafting(FakeEncoder):
+        drafts = True
+
         def draft_texts(self, texts: Sequence[str]) -> np.ndarray:
             return -self.encode_texts(texts)
 

@@ -145,7 +145,7 @@ class TextTower:
 
     def draft(self, texts: Sequence[str]) -> Embeddings:
         """`encode` in bfloat16, see `DraftMiniLM`, where the processor has units for it; elsewhere `encode` itself."""
-        if self.device != "cpu" or not multiplies_bfloat16():
+        if not makes_drafts(self.device):
             return self.encode(texts)
         ids, model = self._tokenize(texts), self._drafts
         divided = passes([len(row) for row in ids], model.rows_stand_alone, model.least_tokens)
@@ -170,6 +170,11 @@ class TextTower:
         positions = torch.cat([torch.arange(length).repeat(count) for length, count in runs]).to(self.device)
         embeddings: Embeddings = self.model(flat, positions, runs).cpu().numpy()
         return embeddings
+
+
+def makes_drafts(device: str) -> bool:
+    """Whether `TextTower.draft` is sooner than `TextTower.encode` there."""
+    return device == "cpu" and multiplies_bfloat16()
 
 
 def weights_folder() -> Path:

@@ -58,6 +58,11 @@ class StarterEncoder:
         """Embeds N texts as (N, 384); what is beyond 256 tokens is cut off."""
         return self._text_tower.encode(texts)
 
+    @property
+    def drafts(self) -> bool:
+        """See `unprompt.types.DraftEncoder`."""
+        return minilm.makes_drafts(self.device)
+
     def draft_texts(self, texts: Sequence[str]) -> Embeddings:
         """`encode_texts` in bfloat16, where the processor multiplies it faster; see `unprompt.types.DraftEncoder`."""
         return self._text_tower.draft(texts)

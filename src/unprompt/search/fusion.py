@@ -86,12 +86,14 @@ class Fusion:
         return [_copy_first(*each) for each in zip(ranked, neighbours, strict=True)]
 
     def _compose(self, task: ComposeInput, evidence: Sequence[Evidence]) -> list[list[Candidate]]:
-        """Two prompts a query: the library's best prompt, and the shared subject, each with fragments beside it."""
+        """Three prompts a query: the library's best prompt and the shared subject, each with fragments beside it, and
+        fragments alone, for far from the library neither may show anything of the picture.
+        """
         whole = [prompt_part(each.prompts) for each in evidence]
         subjects = [subject_from_prompts(each.prompts, each.neighbours, self.artists, each.near) for each in evidence]
-        both = replace(task, queries=np.concatenate([task.queries, task.queries]), subjects=[*whole, *subjects])
-        drafts = MODES[DEFAULT](both)
-        return [list(each) for each in zip(drafts[: len(evidence)], drafts[len(evidence) :], strict=True)]
+        starts = [*whole, *subjects, *(None for _ in evidence)]
+        drafts = MODES[DEFAULT](replace(task, queries=np.tile(task.queries, (3, 1)), subjects=starts))
+        return [drafts[row :: len(evidence)] for row in range(len(evidence))]
 
 
 def _copy_first(ranked: Sequence[Candidate], neighbours: Sequence[Neighbour]) -> list[Candidate]:

@@ -54,7 +54,7 @@ class TextCache:
         return np.stack([rows[text] for text in texts])
 
     def draft_texts(self, texts: Sequence[str]) -> Embeddings:
-        """Embeds N texts as (N, D), roughly where the encoder can; such embeddings are not kept."""
-        if isinstance(self._encoder, DraftEncoder):
+        """Embeds N texts as (N, D), roughly where that is sooner; such embeddings are not kept."""
+        if isinstance(self._encoder, DraftEncoder) and self._encoder.drafts:
             return self._encoder.draft_texts(texts)
         return self.encode_texts(texts)

@@ -46,6 +46,11 @@ class CountingEncoder:
         self.texts += len(texts)
         return self._encoder.encode_texts(texts)
 
+    @property
+    def drafts(self) -> bool:
+        """See `DraftEncoder.drafts`."""
+        return isinstance(self._encoder, DraftEncoder) and self._encoder.drafts
+
     def draft_texts(self, texts: Sequence[str]) -> Embeddings:
         """See `DraftEncoder.draft_texts`; by `encode_texts` where the encoder makes no drafts."""
         if not isinstance(self._encoder, DraftEncoder):
