@@ -276,6 +276,6 @@ def test_an_artist_whom_the_prompt_names_is_not_named_again(encoder: FakeEncoder
         fragments=[Fragment("Claude Monet", "artist"), Fragment("foggy", "flavor")],
     )
     queries = text_queries(["inspired, a red foggy sea inspired by Claude Monet, inspired"], encoder)
-    [result] = Engine(library, encoder).search(queries)
+    [result] = Engine(library, encoder).search(queries, settings=Settings(rerank=False))
     assert result.fragments["artist"][0].text == "inspired by Claude Monet"
     assert result.final.prompt == "a red sea by Claude Monet"
