@@ -136,6 +136,7 @@ def test_a_default_that_is_not_installed_is_not_missed(
     (["--captioner", "gone"], 1, "no captioner 'gone'"),
     (["--captioner", "none", "--captioner", "b"], 2, "none stands alone"),
     (["--captioner", "b", "--mode", "retrieve"], 2, "--captioner writes for single pictures"),
+    (["--captioner", "b", "--mode", "negative"], 2, "not in mode retrieve or negative"),
     (["--captioner", "b", "--subject", "a ship"], 2, "nor with --subject"),
     (["--captioner", "b", "--mode", "fast", "--combine"], 2, "leave it out"),
     (["--captioner", "b", "--combine"], 2, "leave it out"),

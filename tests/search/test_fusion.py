@@ -158,7 +158,7 @@ def test_a_captioner_can_write_the_subject(library: Library, red: Path, mode: st
 def test_subjects_that_nobody_can_write_are_refused(library: Library, red: Path) -> None:
     with pytest.raises(QueryError, match="no captioner writes subjects: pass captioners to Engine"):
         final(engine_of(library, NEAREST), red, mode="classic", captioned=True)
-    for settings in ({}, {"mode": "retrieve"}, {"mode": "fast", "subject": "a ship"}):
+    for settings in ({}, {"mode": "retrieve"}, {"mode": "negative"}, {"mode": "fast", "subject": "a ship"}):
         with pytest.raises(QueryError, match="captioners write no subject in mode"):
             Settings(captioned=True, **settings)  # type: ignore[arg-type]
 

@@ -24,7 +24,7 @@ def captioner_option(command: Callable[..., Any]) -> Callable[..., Any]:
         "captioners",
         multiple=True,
         metavar="NAME",
-        help="Who writes candidates for the final prompt in mode default, or its subject in the others but retrieve: "
+        help="Who writes candidates for the final prompt in mode default, or its subject in fast, classic and best: "
         f"names and folders as for caption, or none. May be repeated.  [default: {DEFAULT} in mode default]",
     )(command)
 
@@ -56,7 +56,7 @@ def captioners_of(names: Sequence[str], settings: Settings, pictures: bool, devi
     useful = settings.wants_captions and pictures
     if names and not useful:
         raise click.UsageError(
-            "--captioner writes for single pictures, neither in mode retrieve nor with --subject; leave it out"
+            "--captioner writes for single pictures, not in mode retrieve or negative, nor with --subject: leave it out"
         )
     if not useful:
         return []

@@ -18,6 +18,7 @@ NEAR_DUPLICATE = 0.95
 
 DEFAULT = "default"
 FAST = "fast"
+NEGATIVE = "negative"
 RETRIEVE = "retrieve"
 """The mode that composes nothing, see `unprompt.search.retrieved`."""
 CAPTIONS = "captions"
@@ -36,7 +37,7 @@ class Settings:
         target: what the prompt must fit into, as `unprompt.search.budget.load_budget` names it.
         subject: what the final prompt begins with; None takes it from the library.
         captioned: whether the engine's captioners say what it begins with, where they can; in the modes that begin with
-            a subject, all but `DEFAULT`, where captions are candidates, and `RETRIEVE`.
+            a subject: not `DEFAULT`, where captions are candidates, nor `RETRIEVE` and `NEGATIVE`.
         negative: also compose a negative prompt.
         ranking: which fragments may be found and how they are ordered; near-duplicates are left out by default.
         policy: what may not be said, and what stands before and after.
@@ -78,7 +79,7 @@ class Settings:
     @property
     def begins_with_subject(self) -> bool:
         """Whether the mode begins its prompts with a subject that somebody has to name."""
-        return self.mode not in (DEFAULT, RETRIEVE)
+        return self.mode not in (DEFAULT, RETRIEVE, NEGATIVE)
 
     @property
     def wants_captions(self) -> bool:
