@@ -90,5 +90,7 @@ def bare_artist(text: str) -> str:
 def is_person_like(text: str) -> bool:
     """Whether a text reads like a person's name: a given name and one to four words that are not everyday ones."""
     words = [word.strip(".,'\"").casefold() for word in text.split()]
+    if not 2 <= len(words) <= 5 or not is_given_name(words[0]):
+        return False
     plain = all(word.replace("-", "").replace("'", "").isalpha() and word not in NEVER for word in words)
-    return 2 <= len(words) <= 5 and plain and is_given_name(words[0]) and not any(map(is_common_word, words[1:]))
+    return plain and not any(map(is_common_word, words[1:]))

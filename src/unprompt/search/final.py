@@ -33,7 +33,10 @@ def compose_finals(
         finals = MODES[settings.mode](task)
     else:
         finals = [Candidate("", 0.0)] * len(evidence)
-        kept = [each.held and start is not None for each, start in zip(evidence, task.starts(), strict=True)]
+        known = zip(evidence, task.subjects, strict=True)
+        kept = [
+            each.held and subject is not None and bool(task.allowed(subject.text).strip()) for each, subject in known
+        ]
         unknown = partial(_best, settings, fusion) if settings.rerank else _extend
         for answer, wanted in ((_keep, True), (unknown, False)):
             rows = [row for row, each in enumerate(kept) if each == wanted]

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from unprompt.search.chain import search_chain
 from unprompt.search.chain_options import ChainOptions
-from unprompt.search.chains import choose_again
 from unprompt.search.modes.common import ComposeInput
-from unprompt.search.modes.pools import chain_candidate, pool_of
+from unprompt.search.modes.pools import chain_candidate, chosen_again, pool_of
 from unprompt.search.rounds import advance_together
 from unprompt.search.words import holds_words
 from unprompt.types import Candidate, Part
@@ -69,11 +68,7 @@ def compose_default(task: ComposeInput) -> list[Candidate]:
     ]
     chains = advance_together(searches, task.draft_texts or task.encode_texts)
     if task.draft_texts:  # scores and gains are the encoder's own
-        measured = [
-            choose_again(query, start.text if start else "", pool.pool.texts, [chain])
-            for query, start, pool, chain in zip(task.queries, starts, pools, chains, strict=True)
-        ]
-        chains = advance_together(measured, task.encode_texts)
+        chains = chosen_again(task, starts, [pool.pool.texts for pool in pools], [[chain] for chain in chains])
     return [
         chain_candidate(start, chain, pool, vocabulary)
         for start, chain, pool in zip(starts, chains, pools, strict=True)
