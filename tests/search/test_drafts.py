@@ -1,4 +1,4 @@
-"""Modes that search by an encoder's drafts, where it makes them, and report nothing of them."""
+"""Mode "best", which searches by an encoder's drafts, where it makes them, and reports nothing of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,6 @@ from unprompt.systems.workshop import CountingEncoder
 from unprompt.types import DraftEncoder, Embeddings
 
 STARTS = ["a dog", None, "a ship"]
-DRAFTED = [("best", 300), ("default", 10)]
-"""Modes, and how many drafts they make at least."""
 
 
 class Drafting(Encoder):
@@ -39,39 +37,35 @@ class Drafting(Encoder):
         return normalise(Encoder(self.dim).encode_texts(texts) + np.array(noise).reshape(len(texts), self.dim))
 
 
-@pytest.mark.parametrize(("mode", "least"), DRAFTED)
-def test_what_is_reported_is_of_embeddings_and_few_are_made(mode: str, least: int) -> None:
+def test_what_is_reported_is_of_embeddings_and_few_are_made() -> None:
     encoder = Drafting(DIM)
     assert isinstance(encoder, DraftEncoder)
     task = task_of(TARGETS, STARTS, encode=encoder.encode_texts)
-    for target, found in zip(TARGETS, MODES[mode](replace(task, draft_texts=encoder.draft_texts)), strict=True):
+    for target, found in zip(TARGETS, MODES["best"](replace(task, draft_texts=encoder.draft_texts)), strict=True):
         true = cosine(found.prompt, target)
         assert found.score == pytest.approx(true, abs=1e-6)
         assert sum(part.gain for part in found.parts) == pytest.approx(true, abs=1e-5)
-    assert encoder.drafted > least
+    assert encoder.drafted > 300
     assert encoder.texts_encoded < encoder.drafted / 2
 
 
-@pytest.mark.parametrize("mode", ["best", "default"])
-def test_pictures_of_a_batch_are_answered_as_alone(mode: str) -> None:
+def test_pictures_of_a_batch_are_answered_as_alone() -> None:
     task = replace(task_of(TARGETS, STARTS), draft_texts=Drafting(DIM).draft_texts)
-    for i, found in enumerate(MODES[mode](task)):
-        [alone] = MODES[mode](replace(task, queries=task.queries[[i]], subjects=[task.subjects[i]]))
+    for i, found in enumerate(MODES["best"](task)):
+        [alone] = MODES["best"](replace(task, queries=task.queries[[i]], subjects=[task.subjects[i]]))
         assert (alone.prompt, alone.score) == (found.prompt, found.score)
         assert [part.gain for part in alone.parts] == [part.gain for part in found.parts]
 
 
-@pytest.mark.parametrize("mode", ["best", "default"])
-def test_drafts_that_are_right_change_nothing(mode: str) -> None:
+def test_drafts_that_are_right_change_nothing() -> None:
     task = task_of(TARGETS, STARTS)
-    assert MODES[mode](replace(task, draft_texts=Encoder(DIM).encode_texts)) == MODES[mode](task)
+    assert MODES["best"](replace(task, draft_texts=Encoder(DIM).encode_texts)) == MODES["best"](task)
 
 
-@pytest.mark.parametrize(("mode", "rerank"), [("best", True), ("default", True), ("default", False)])
-def test_an_engine_hands_its_encoders_drafts_to_the_mode(library: Library, mode: str, rerank: bool) -> None:
+def test_an_engine_hands_its_encoders_drafts_to_the_mode(library: Library) -> None:
     encoder = Drafting(32)
     [query] = text_queries(["red whale"], encoder)
-    [result] = Engine(library, encoder).search([query], settings=Settings(mode=mode, rerank=rerank))
+    [result] = Engine(library, encoder).search([query], settings=Settings(mode="best"))
     true = float(Encoder(32).encode_texts([result.final.prompt])[0].astype(np.float64) @ query.embedding)
     assert result.final.score == pytest.approx(true, abs=2e-5)  # stored prompts are in half precision
     assert encoder.drafted > 0

@@ -31,7 +31,9 @@ def test_default_takes_only_fragments_that_earn_their_place() -> None:
     assert compose("default", "dog", "a dog").prompt == "a dog"
 
 
-def test_default_encodes_few_of_the_prompts_it_might_and_finds_as_good_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_default_encodes_few_prompts_and_finds_nearly_as_good_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls: list[str] = []
 
     def encode(texts: Sequence[str]) -> Embeddings:
@@ -40,13 +42,14 @@ def test_default_encodes_few_of_the_prompts_it_might_and_finds_as_good_ones(monk
 
     few = [compose("default", target, start, encode=encode) for target in TARGETS for start in ("a dog", None)]
     encoded = len(calls)
-    every = 10**6
-    exhaustive = replace(OPTIONS, first=every, explored=every, survivors=every, refined=every)
+    exhaustive = replace(OPTIONS, passes=99, tried=10**6)
     monkeypatch.setattr("unprompt.search.modes.default.OPTIONS", exhaustive)
     calls.clear()
     best = [compose("default", target, start, encode=encode) for target in TARGETS for start in ("a dog", None)]
-    assert encoded < 0.7 * len(calls)
-    assert [each.score for each in few] == pytest.approx([each.score for each in best], abs=MIN_GAIN)
+    assert encoded < 0.25 * len(calls)
+    shares = [each.score / other.score for each, other in zip(few, best, strict=True)]
+    assert min(shares) > 0.85
+    assert sum(shares) / len(shares) > 0.95
 
 
 def test_default_ignores_fragments_that_fit_every_picture() -> None:

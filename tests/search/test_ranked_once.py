@@ -40,6 +40,18 @@ def test_each_query_is_ranked_once_and_as_ever(library: Library, encoder: FakeEn
     assert once.per_kind(queries[:0], 2) == []
 
 
+@pytest.mark.parametrize("options", [RankOptions(), RankOptions(collapse=0.5), RankOptions(diversity=0.5)])
+def test_fewer_come_from_the_ranking_of_more_unless_they_are_to_differ(
+    library: Library, encoder: FakeEncoder, options: RankOptions
+) -> None:
+    ranker, queries = Counting(library.vocabulary, options), encoder.encode_texts(["red", "blue whale"])
+    once = RankedOnce(ranker, depth=4)
+    Counting.ranked = 0
+    plain = FragmentRanker(library.vocabulary, options)
+    assert [once.per_kind(queries, k) for k in (2, 4, 1)] == [plain.per_kind(queries, k) for k in (2, 4, 1)]
+    assert Counting.ranked == (2 if options.diversity is None else 6)
+
+
 def test_callers_do_not_share_what_they_get(library: Library, encoder: FakeEncoder) -> None:
     once, query = RankedOnce(FragmentRanker(library.vocabulary)), encoder.encode_texts(["red"])
     once.per_kind(query, 2)[0].clear()

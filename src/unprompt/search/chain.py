@@ -2,26 +2,42 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from unprompt.search.chain_options import ChainOptions
 from unprompt.search.chains import LEAST_GAIN, Chain, ChainScores, Columns, Fits
+from unprompt.search.one_core import multiply
 from unprompt.search.rounds import Search
-from unprompt.search.surrogate import GainSurrogate
+from unprompt.search.weighted_mean import norms_of_means, relative_lengths
 from unprompt.search.words import append, plain_words
 from unprompt.types import Embeddings
 
-Item = TypeVar("Item")
 
-TRIED = 8
-"""How many times the wanted number of extensions is looked through for those that fit and repeat nothing."""
+@dataclass(frozen=True)
+class ChainOptions:
+    """How hard a chain is searched for, and what it pays for.
+
+    Attributes:
+        passes: how often the rest of the chain is foreseen, each time from the best prompt that was encoded. One that
+            finds nothing better is the last.
+        tried: in each pass, the single extensions of that prompt which are encoded besides, those foreseen best.
+        max_parts: the most fragments.
+        part_cost: what each fragment must bring, in cosine.
+        near_duplicate: fragments with at least this cosine to one that is there are not taken; above 1 for none.
+        kind_limits: kind -> the most fragments of it; kinds that are not named have no limit.
+    """
+
+    passes: int = 2
+    tried: int = 0
+    max_parts: int = 32
+    part_cost: float = 0.0
+    near_duplicate: float = 2.0
+    kind_limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -46,14 +62,14 @@ def search_chain(
 ) -> Search[Chain]:
     """Searches for the chain from `start` whose prompt has the greatest cosine with the query.
 
-    Each round predicts for every chain of the beam what every fragment would bring (`GainSurrogate`), encodes only the
-    most promising extensions, and keeps the best as the next beam. When no better chain was found for a while, the
-    best one is refined: a fragment is dropped, replaced or added as long as that helps, and then it grows again. To
-    minimise the cosine, search with the query negated.
+    Each pass foresees a chain without encoding anything: the embedding of a prompt with a fragment appended is taken
+    for the weighted mean of both (`unprompt.search.weighted_mean`), and the fragment that is best by that is appended
+    as long as it should pay for itself. Then all prompts on the way are encoded in one call, and the next pass begins
+    at the best of them, without the fragment that followed it there. To minimise the cosine, search with the query
+    negated.
 
-    No fragment is taken twice, nor one whose words stand in the prompt already. Equal values
-    are ordered by the chains found first, and extensions by the beam's order and the pool's, so results depend on
-    nothing else.
+    No fragment is taken twice, nor one whose words stand in the prompt already. Of equal fragments the pool's first
+    is taken, so results depend on nothing else.
 
     Args:
         query: (D,).
@@ -66,151 +82,102 @@ def search_chain(
         The best chain; the start alone when nothing improves it; the best fragment at least when the start is empty
         and one fits.
     """
-    search = _ChainSearch(query, start, pool, fits, options or ChainOptions())
-    beam = (yield from search.scores.encode([()])) if start else search.singles()
-    best = beam[0] if beam else Chain((), "", 0.0, -np.inf, None)
-    for _ in range(search.options.cycles if beam else 0):
-        grown = yield from search.grow(best, beam)
-        best = yield from search.refine(grown)
-        if best is grown:
+    options = options or ChainOptions()
+    scores = ChainScores(query, start, pool.texts, lambda columns: options.part_cost * len(columns))
+    foresight = _Foresight(pool, fits, options)
+    best = Chain((), "", 0.0, -np.inf, None)
+    if start:
+        [best] = yield from scores.encode([()])
+    else:
+        for text, score, embedding in zip(pool.texts, pool.scores.round(6).tolist(), pool.embeddings, strict=True):
+            scores.add(text, score, embedding)
+    for _ in range(options.passes):
+        whole = best.columns + foresight.rest(best)
+        leading = [whole[:length] for length in range(len(best.columns) + 1, len(whole) + 1)]
+        singly = [(*best.columns, column) for column in foresight.extensions(best)]
+        found = yield from scores.encode(list(dict.fromkeys([*leading, *singly])))
+        better = _best([best, *found])
+        if better is best:
             break
-        beam = [best]
-    gains = yield from search.scores.gains(best)
+        if better.columns in leading:
+            foresight.bar(whole[len(better.columns) :][:1])
+        best = better
+    gains = yield from scores.gains(best)
     return replace(best, gains=gains)
 
 
-class _ChainSearch:
-    def __init__(self, query: NDArray[np.float32], start: str, pool: Pool, fits: Fits, options: ChainOptions) -> None:
-        self.start = start
-        self.pool = pool
-        self.fits = fits
-        self.options = options
-        self.words = [plain_words(text) for text in pool.texts]
-        self.kinds = np.array(pool.kinds, dtype=object)
-        self.surrogate = GainSurrogate(pool.embeddings, pool.scores)
-        self.scores = ChainScores(query, start, pool.texts, self.cost)
-        self.rounds = 0
+def _best(chains: Sequence[Chain]) -> Chain:
+    """The chain of the greatest value; a later one only when it is clearly better."""
+    best = chains[0]
+    for chain in chains[1:]:
+        best = chain if chain.value > best.value + LEAST_GAIN else best
+    return best
 
-    def grow(self, best: Chain, beam: list[Chain]) -> Search[Chain]:
-        """Extends a beam of chains until none has become better for `patience` rounds."""
-        stale = 0
-        while beam and stale < self.options.patience and self.may_grow(beam[0]):
-            found = yield from self.extend(beam, self.options.extensions(self.rounds, stale > 0))
-            self.rounds += 1
-            beam = found[: self.options.beam]
-            better = bool(beam) and beam[0].value > best.value + LEAST_GAIN
-            best, stale = (beam[0], 0) if better else (best, stale + 1)
-        return best
 
-    def may_grow(self, chain: Chain) -> bool:
-        spent = self.scores.encoded >= self.options.growing * self.options.max_encoded
-        return not spent and len(chain.columns) < self.options.max_parts
+_Appended = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]
+"""(n,) each: fragments' weights beside a prompt (1), and norms and cosines of the two together."""
 
-    def refine(self, best: Chain) -> Search[Chain]:
-        """Drops, replaces or adds one fragment at a time while that makes the chain better."""
-        for _ in range(self.options.refinements):
-            alone = len(best.columns) == 1 and not self.start
-            if not best.columns or alone or self.scores.encoded >= self.options.max_encoded:
+
+class _Foresight:
+    """Which fragments of a pool should bring a prompt nearer, by the embeddings that are known."""
+
+    def __init__(self, pool: Pool, fits: Fits, options: ChainOptions) -> None:
+        self._pool = pool
+        self._fits = fits
+        self._options = options
+        self._words = [plain_words(text) for text in pool.texts]
+        self._lengths = np.array([len(text) for text in pool.texts], dtype=np.float32)
+        self._scores = pool.scores.astype(np.float64)
+        self._open = np.array([bool(words) for words in self._words], dtype=bool)
+
+    def bar(self, columns: Columns) -> None:
+        """Leaves out these fragments from now on."""
+        self._open[list(columns)] = False
+
+    def extensions(self, chain: Chain) -> list[int]:
+        """The fragments that are to be tried after a chain, each alone."""
+        if not self._options.tried or len(chain.columns) == self._options.max_parts:
+            return []
+        _, _, cosines = self._appended(chain.embedding, chain.score, len(chain.text))
+        return list(islice(self._usable(cosines, chain.columns, chain.text), self._options.tried))
+
+    def rest(self, chain: Chain) -> Columns:
+        """The fragments that should be appended to a chain, which has an embedding but where it is empty."""
+        columns, text, embedding, score, best = chain.columns, chain.text, chain.embedding, chain.score, chain.value
+        while len(columns) < self._options.max_parts:
+            weights, norms, cosines = self._appended(embedding, score, len(text))
+            column = next(self._usable(cosines, columns, text), None)
+            if column is None:
                 break
-            columns = best.columns
-            shorter = yield from self.scores.encode([columns[:i] + columns[i + 1 :] for i in range(len(columns))])
-            full = len(best.columns) >= self.options.max_parts
-            found = yield from self.extend(shorter if full else [best, *shorter], self.options.refined, best.columns)
-            better = min([*shorter, *found], key=lambda chain: -chain.value)
-            if better.value <= best.value + LEAST_GAIN:
+            score = float(cosines[column])
+            value = score - self._options.part_cost * (len(columns) + 1)
+            if value < best:
                 break
-            best = better
-        return best
+            columns, text, best = (*columns, column), append(text, self._pool.texts[column]), value
+            own = weights[column] * self._pool.embeddings[column]
+            embedding = (own if embedding is None else embedding + own) / norms[column]
+        return columns[len(chain.columns) :]
 
-    def singles(self) -> list[Chain]:
-        """The best fragments alone, which need no encoding."""
-        order = [int(i) for i in np.lexsort((np.arange(len(self.words)), -self.pool.scores.round(6)))]
-        usable = (i for i in order if self.words[i])
-        beam = []
-        for column in self.fitting(((column, self.pool.texts[column]) for column in usable), self.options.beam):
-            text, score = self.pool.texts[column], round(float(self.pool.scores[column]), 6)
-            self.scores.add(text, score, self.pool.embeddings[column])
-            beam.append(Chain((column,), text, score, score - self.cost((column,)), self.pool.embeddings[column]))
-        return beam
+    def _appended(self, embedding: NDArray[np.floating] | None, score: float, length: int) -> _Appended:
+        if embedding is None:
+            alone = np.ones(len(self._lengths))
+            return alone, alone, self._scores.round(6)
+        similarity = multiply(self._pool.embeddings, embedding.astype(np.float32)[:, None])[:, 0].astype(np.float64)
+        weights = relative_lengths(self._lengths, float(length)).astype(np.float64)
+        norms = norms_of_means(weights, similarity)
+        return weights, norms, ((score + weights * self._scores) / norms).round(6)
 
-    def extend(self, chains: Sequence[Chain], limit: int, barred: Sequence[int] = ()) -> Search[list[Chain]]:
-        """Encodes the most promising extensions of some chains by one fragment; returns them best first.
-
-        Args:
-            chains: with embeddings.
-            limit: how many to encode.
-            barred: fragments that are not to be taken.
-        """
-        priors = [self.surrogate.prior(chain.embedding, chain.score) for chain in chains if chain.embedding is not None]
-        chosen = self.promising(chains, priors, limit, barred)
-        found = yield from self.scores.encode([(*chains[i].columns, column) for i, column in chosen])
-        if found:
-            self.surrogate.forget()
-            errors = [chain.score - priors[i][column] for chain, (i, column) in zip(found, chosen, strict=True)]
-            self.surrogate.learn(np.array([column for _, column in chosen], dtype=np.intp), np.array(errors))
-        return sorted(found, key=lambda chain: -chain.value)
-
-    def promising(
-        self, chains: Sequence[Chain], priors: Sequence[NDArray[np.float64]], limit: int, barred: Sequence[int]
-    ) -> list[tuple[int, int]]:
-        """The (chain, fragment) pairs with the greatest predicted values that fit and repeat nothing."""
-        ranked: list[tuple[float, int, int]] = []
-        for i, (chain, prior) in enumerate(zip(chains, priors, strict=True)):
-            values = self.surrogate.correct(prior) - self.costs(chain)
-            values[[*chain.columns, *barred]] = -np.inf
-            ranked += [(-float(values[c]), i, int(c)) for c in _largest(values, TRIED * limit)]
-        heapq.heapify(ranked)
-        return list(self.fitting(self.new_pairs(ranked, chains), limit))
-
-    def new_pairs(
-        self, heap: list[tuple[float, int, int]], chains: Sequence[Chain]
-    ) -> Iterator[tuple[tuple[int, int], str]]:
-        """The heap's pairs in order with their prompts, less repeated words, and what was chosen or encoded before."""
-        words = [plain_words(chain.text) for chain in chains]
-        seen: set[frozenset[int]] = set()
-        while heap:
-            value, i, column = heapq.heappop(heap)
-            fragments = frozenset((*chains[i].columns, column))
-            repeats = self.words[column] in words[i]
-            prompt = append(chains[i].text, self.pool.texts[column])
-            if value < np.inf and not repeats and fragments not in seen and prompt not in self.scores:
-                seen.add(fragments)
-                yield (i, column), prompt
-
-    def fitting(self, tried: Iterable[tuple[Item, str]], limit: int) -> Iterator[Item]:
-        """The first `limit` of the items whose prompt is within the budget."""
-        tried = iter(tried)
-        while limit and (block := list(islice(tried, limit))):
-            fit = self.fits([text for _, text in block])
-            fitting = [item for (item, _), fits in zip(block, fit, strict=True) if fits]
-            limit -= len(fitting)
-            yield from fitting
-
-    def cost(self, columns: Columns) -> float:
-        """What the fragments of a chain must bring in cosine, see `ChainOptions`."""
-        total = self.options.part_cost * len(columns)
-        if self.options.redundancy_cost and len(columns) > 1:
-            rows = self.pool.embeddings[list(columns)]
-            alike = np.tril(rows @ rows.T, -1).max(axis=1)[1:].clip(0)
-            total += self.options.redundancy_cost * float(alike.sum())
-        return total
-
-    def costs(self, chain: Chain) -> NDArray[np.float64]:
-        """(n,) what the chain costs with each fragment appended; infinity for those that it may not take."""
-        options, columns = self.options, list(chain.columns)
-        costs = np.full(len(self.words), self.cost(chain.columns) + options.part_cost)
-        if columns and (options.redundancy_cost or options.near_duplicate < 1):
-            alike = (self.pool.embeddings @ self.pool.embeddings[columns].T).max(axis=1)
-            costs += options.redundancy_cost * alike.clip(0)
-            costs[alike >= options.near_duplicate] = np.inf
-        for kind, limit in options.kind_limits.items():
-            if sum(self.pool.kinds[column] == kind for column in columns) >= limit:
-                costs[self.kinds == kind] = np.inf
-        return costs
-
-
-def _largest(values: NDArray[np.float64], count: int) -> NDArray[np.intp]:
-    """Positions of the `count` greatest values, and of all equal to the last of them, in rising order."""
-    if count >= len(values):
-        return np.arange(len(values))
-    return np.flatnonzero(values >= np.partition(values, len(values) - count)[len(values) - count])
+    def _usable(self, values: NDArray[np.float64], columns: Columns, text: str) -> Iterator[int]:
+        """The fragments that a prompt may take, those of the greatest values first."""
+        taken, options, words = list(columns), self._options, plain_words(text)
+        is_open = self._open.copy()
+        is_open[taken] = False
+        if taken and options.near_duplicate <= 1:
+            rows = self._pool.embeddings
+            is_open &= multiply(rows, rows[taken].T).max(axis=1) < options.near_duplicate
+        counts = Counter(self._pool.kinds[column] for column in taken)
+        full = {kind for kind, limit in options.kind_limits.items() if counts[kind] >= limit}
+        for column in np.argsort(-values, kind="stable").tolist():
+            repeats = self._words[column] in words or self._pool.kinds[column] in full
+            if is_open[column] and not repeats and self._fits([append(text, self._pool.texts[column])])[0]:
+                yield column

@@ -24,6 +24,7 @@ from unprompt.search.fusion import DEPTH, Fusion
 from unprompt.search.ingredients import first_answers
 from unprompt.search.inputs import ImageLike, iterate_images, load_query_image
 from unprompt.search.modes import MODES, ComposeInput
+from unprompt.search.modes.default import FRAGMENTS_PER_KIND
 from unprompt.search.modes.fast import ranked_terms
 from unprompt.search.queries import Query
 from unprompt.search.ranked_once import RankedOnce
@@ -198,7 +199,8 @@ class Engine:
         embeddings = np.stack([each.query.embedding for each in evidence])  # (Q, D)
         subjects = self._subjects(settings, evidence)
         merged = ranked_terms(ranker) if settings.mode == FAST else 0
-        once = cast("FragmentRanker", RankedOnce(ranker, merged))
+        depth = FRAGMENTS_PER_KIND if settings.mode == DEFAULT else 1
+        once = cast("FragmentRanker", RankedOnce(ranker, depth, merged))
         texts = self._texts
         return ComposeInput(
             embeddings, subjects, once, texts.encode_texts, budget, self._contexts, draft_texts=texts.draft_texts

@@ -18,16 +18,19 @@ class RankedOnce:
     """A `FragmentRanker` for one search, which remembers what it has ranked by kind.
 
     The fragments that are shown are also what prompts are composed of, and the default answer composes from each
-    picture twice. A query's ranking does not depend on those beside it, so the answers are the same.
+    picture three times. A query's ranking does not depend on those beside it, nor a term's place on how many are
+    wanted, unless they are to differ (`RankOptions.diversity`). So the answers are the same.
 
     Args:
         ranker: what ranks.
+        depth: how many terms of each kind will be asked for, where that is known: fewer come from the same ranking.
         merged: how many of the best terms of all kinds together will be asked for as well, 0 for none: they are found
             with the same product.
     """
 
-    def __init__(self, ranker: FragmentRanker, merged: int = 0) -> None:
+    def __init__(self, ranker: FragmentRanker, depth: int = 1, merged: int = 0) -> None:
         self._ranker = ranker
+        self._depth = depth if ranker.options.diversity is None else 1
         self._ahead = merged
         self._known: dict[tuple[bytes, int], dict[str, list[ScoredFragment]]] = {}
         self._merged: dict[bytes, list[ScoredFragment]] = {}
@@ -38,11 +41,12 @@ class RankedOnce:
 
     def per_kind(self, queries: Embeddings, k: int) -> list[dict[str, list[ScoredFragment]]]:
         """See `FragmentRanker.per_kind`."""
-        keys = [(query.tobytes(), k) for query in queries]
+        depth = max(k, self._depth)
+        keys = [(query.tobytes(), depth) for query in queries]
         new = {key: query for key, query in zip(keys, queries, strict=True) if key not in self._known}
         if new:
-            self._known |= zip(new, self._rank(np.stack(list(new.values())), k), strict=True)
-        return [dict(self._known[key]) for key in keys]
+            self._known |= zip(new, self._rank(np.stack(list(new.values())), depth), strict=True)
+        return [{kind: found[:k] for kind, found in self._known[key].items()} for key in keys]
 
     def merged(self, queries: Embeddings, k: int, kinds: Sequence[str] | None = None) -> list[list[ScoredFragment]]:
         """See `FragmentRanker.merged`."""

@@ -33,6 +33,12 @@ def relative_lengths(lengths: Lengths, prompt_lengths: Lengths | float) -> Lengt
     return (RELATIVE * (lengths + SEPARATOR) / (prompt_lengths + SEPARATOR)).clip(LEAST, MOST)
 
 
+def norms_of_means(weights: NDArray[np.floating], similarity: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N,) the norms of prompts plus terms of these weights, all of norm 1, by their cosines with each other."""
+    norms: NDArray[np.float64] = np.sqrt(np.maximum(1 + weights**2 + 2 * weights * similarity, 1e-6))
+    return norms
+
+
 class WeightedMean:
     """A `Predict` for any encoder. Where there is a network for it, `unprompt.search.extension_net` corrects this.
 
@@ -51,6 +57,5 @@ class WeightedMean:
             assert chain.embedding is not None
             similarity = multiply(embeddings, chain.embedding[:, None])[:, 0].astype(np.float64)
             weights = relative_lengths(terms.lengths[rows], float(len(chain.text)))
-            norms = np.sqrt(np.maximum(1 + weights**2 + 2 * weights * similarity, 1e-6))
-            row[:] = (chain.score + weights * terms.scores[rows]) / norms
+            row[:] = (chain.score + weights * terms.scores[rows]) / norms_of_means(weights, similarity)
         return cosines

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import numpy as np
 
+from unprompt.search.chains import choose_again
 from unprompt.search.local_search import LocalOptions, search_locally
 from unprompt.search.modes.classic import draft_classic
 from unprompt.search.modes.common import ComposeInput, Piece, measure, prompts_of
 from unprompt.search.modes.fast import draft_fast
-from unprompt.search.modes.pools import chosen_again, open_terms, term_candidate
+from unprompt.search.modes.pools import open_terms, term_candidate
 from unprompt.search.rounds import advance_together
 from unprompt.search.terms import Terms
 from unprompt.types import Candidate
@@ -65,7 +66,11 @@ def _compose(task: ComposeInput) -> list[Candidate]:
         for query, start, each in zip(task.queries, starts, terms, strict=True)
     ]
     finalists = advance_together(searches, task.draft_texts or task.encode_texts)
-    chains = chosen_again(task, starts, [each.texts for each in terms], finalists)
+    choices = [
+        choose_again(query, start.text if start else "", each.texts, chains)
+        for query, start, each, chains in zip(task.queries, starts, terms, finalists, strict=True)
+    ]
+    chains = advance_together(choices, task.encode_texts)
     found = [
         term_candidate(start, chain, chain.columns, each.scores[list(chain.columns)].tolist(), task.ranker.vocabulary)
         for start, chain, each in zip(starts, chains, terms, strict=True)

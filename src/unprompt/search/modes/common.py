@@ -38,7 +38,7 @@ class ComposeInput:
         contexts: makes (T, D) embeddings of the vocabulary's terms at the end of a prompt (`unprompt.index.contexts`),
             or None where they are not known. Mode `best` asks for them.
         draft_texts: embeds N texts as (N, D) roughly and sooner, see `unprompt.types.DraftEncoder`; None where only
-            `encode_texts` is there. Modes `default` and `best` search by them. No score that is told comes from them.
+            `encode_texts` is there. Mode `best` searches by them. No score that is told comes from them.
     """
 
     queries: Embeddings

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from unprompt.search.chain import search_chain
-from unprompt.search.chain_options import ChainOptions
+from unprompt.search.chain import ChainOptions, search_chain
 from unprompt.search.chains import Chain
 from unprompt.search.modes.common import ComposeInput
 from unprompt.search.modes.pools import VocabularyPool, chain_candidate, pool_of
@@ -30,7 +29,8 @@ FLAVOR = "flavor"
 FLAVORS = 2048
 """How many of the least similar flavors are searched where the vocabulary is not calibrated."""
 
-OPTIONS = ChainOptions(explored=64, survivors=24, patience=2, part_cost=0.01, near_duplicate=0.8)
+OPTIONS = ChainOptions(passes=32, tried=96, part_cost=0.01, near_duplicate=0.8)
+"""What is foreseen of unlikeness is not much, so many fragments are tried a pass."""
 
 SHOWN = 0.99
 """A flavor's cosine with the reference picture of this percentile is what it has with pictures that do show it."""
@@ -41,8 +41,8 @@ CLEAR = 0.1
 MISSING = 64
 """How many flavors are searched where the vocabulary is calibrated: those whose cosine is furthest below that."""
 
-LEADING = replace(OPTIONS, max_parts=12)
-FOLLOWING = replace(OPTIONS, max_parts=6)
+LEADING = replace(OPTIONS, tried=32, max_parts=12)
+FOLLOWING = replace(LEADING, max_parts=6)
 
 
 def compose_negative(task: ComposeInput) -> list[Candidate]:

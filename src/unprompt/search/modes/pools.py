@@ -11,11 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from unprompt.search.chain import Pool
-from unprompt.search.chains import Chain, choose_again
+from unprompt.search.chains import Chain
 from unprompt.search.effects import effects_of
 from unprompt.search.modes.common import ComposeInput, source_of
 from unprompt.search.modes.wording import is_scrap, reads_on
-from unprompt.search.rounds import advance_together
 from unprompt.search.terms import Terms
 from unprompt.search.words import plain_words
 from unprompt.types import Candidate, Part
@@ -86,27 +85,6 @@ def pool_of(vocabulary: Vocabulary, rows: Iterable[int], query: NDArray[np.float
     for row in rows:
         first.setdefault(plain_words(vocabulary.terms[row]), row)
     return _pool(vocabulary, sorted(row for words, row in first.items() if words), query)
-
-
-def chosen_again(
-    task: ComposeInput,
-    starts: Sequence[Part | None],
-    texts: Sequence[Sequence[str]],
-    chains: Sequence[Sequence[Chain]],
-) -> list[Chain]:
-    """Of each picture's chains, found by drafts, the best by the encoder's own embeddings, with scores and gains.
-
-    Args:
-        task: the pictures.
-        starts: what all chains of a picture begin with.
-        texts: of the fragments that its chains are made of.
-        chains: at least one a picture.
-    """
-    choices = [
-        choose_again(query, start.text if start else "", own, found)
-        for query, start, own, found in zip(task.queries, starts, texts, chains, strict=True)
-    ]
-    return advance_together(choices, task.encode_texts)
 
 
 def chain_candidate(start: Part | None, chain: Chain, pool: VocabularyPool, vocabulary: Vocabulary) -> Candidate:
