@@ -18,6 +18,7 @@ from unprompt.errors import LibraryError, QueryError
 from unprompt.index.library import Library
 from unprompt.pictures.opening import PictureError
 from unprompt.search.engine import Engine
+from unprompt.search.policy import Policy
 from unprompt.search.queries import text_queries
 from unprompt.search.results import QueryResult
 from unprompt.search.settings import Settings
@@ -279,3 +280,9 @@ def test_an_artist_whom_the_prompt_names_is_not_named_again(encoder: FakeEncoder
     [result] = Engine(library, encoder).search(queries, settings=Settings(rerank=False))
     assert result.fragments["artist"][0].text == "inspired by Claude Monet"
     assert result.final.prompt == "a red sea by Claude Monet"
+
+
+def test_a_prefix_longer_than_the_target_is_refused(library: Library, encoder: FakeEncoder) -> None:
+    policy = Policy(prefix="very " * 100)
+    with pytest.raises(QueryError, match=r"prefix and suffix alone are longer than target 'clip' holds \(75 tokens\)"):
+        Engine(library, encoder).search(text_queries(["red"], encoder), settings=Settings(policy=policy))

@@ -25,6 +25,7 @@ class ChainOptions:
     Attributes:
         passes: how often the rest of the chain is foreseen, each time from the best prompt that was encoded. One that
             finds nothing better is the last.
+        least: fragments that a pass lines up even where they are not foreseen to pay for themselves.
         tried: in each pass, the single extensions of that prompt which are encoded besides, those foreseen best.
         max_parts: the most fragments.
         part_cost: what each fragment must bring, in cosine.
@@ -33,6 +34,7 @@ class ChainOptions:
     """
 
     passes: int = 2
+    least: int = 2
     tried: int = 0
     max_parts: int = 32
     part_cost: float = 0.0
@@ -64,9 +66,9 @@ def search_chain(
 
     Each pass foresees a chain without encoding anything: the embedding of a prompt with a fragment appended is taken
     for the weighted mean of both (`unprompt.search.weighted_mean`), and the fragment that is best by that is appended
-    as long as it should pay for itself. Then all prompts on the way are encoded in one call, and the next pass begins
-    at the best of them, without the fragment that followed it there. To minimise the cosine, search with the query
-    negated.
+    as long as it should pay for itself, and twice at least (`ChainOptions.least`). Then all prompts on the way are
+    encoded in one call, and the next pass begins at the best of them, without the fragment that followed it there. To
+    minimise the cosine, search with the query negated.
 
     No fragment is taken twice, nor one whose words stand in the prompt already. Of equal fragments the pool's first
     is taken, so results depend on nothing else.
@@ -151,9 +153,9 @@ class _Foresight:
                 break
             score = float(cosines[column])
             value = score - self._options.part_cost * (len(columns) + 1)
-            if value < best:
+            if value < best and len(columns) >= len(chain.columns) + self._options.least:
                 break
-            columns, text, best = (*columns, column), append(text, self._pool.texts[column]), value
+            columns, text, best = (*columns, column), append(text, self._pool.texts[column]), max(best, value)
             own = weights[column] * self._pool.embeddings[column]
             embedding = (own if embedding is None else embedding + own) / norms[column]
         return columns[len(chain.columns) :]

@@ -192,7 +192,13 @@ class Engine:
 
     def _prepare_anew(self, settings: Settings) -> tuple[FragmentRanker, TokenBudget]:
         ranker = FragmentRanker(self.library.vocabulary, settings.ranking, settings.policy)
-        return ranker, load_budget(settings.target, self.encoder).around(settings.policy.finish)
+        budget = load_budget(settings.target, self.encoder).around(settings.policy.finish)
+        if not budget.fits([""])[0]:
+            raise QueryError(
+                f"prefix and suffix alone are longer than target {settings.target!r} holds ({budget.limit} tokens): "
+                "shorten them, or choose a longer target"
+            )
+        return ranker, budget
 
     def _task(self, evidence: Sequence[Evidence], settings: Settings) -> ComposeInput:
         ranker, budget = self._prepare(settings)

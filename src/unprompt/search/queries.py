@@ -76,7 +76,8 @@ def read_embeddings(path: Path | str, dim: int) -> list[Query]:
         QueryError: it is no such file, or holds something else.
     """
     try:
-        embeddings = np.load(path, allow_pickle=False)
+        with Path(path).open("rb") as file:  # np.load would take what is no .npy for a pickle
+            embeddings = np.lib.format.read_array(file, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise QueryError(f"{path} cannot be read as .npy ({error}); write it with numpy.save") from None
     return embedding_queries(embeddings, dim, str(path))
@@ -94,7 +95,7 @@ def combine(more: Sequence[Query], less: Sequence[Query] = (), less_weight: floa
     """
     if not more:
         raise QueryError("nothing to search for; give at least one picture, text or embedding beside what to avoid")
-    if less_weight < 0:
+    if not 0 <= less_weight < np.inf:
         raise QueryError(f"the weight of what to avoid is {less_weight}, use 0 or more")
     if len(more) == 1 and not less:
         return more[0]
